@@ -1,0 +1,103 @@
+"""Every error that Concord raises on purpose, in one tree; adapters translate foreign exceptions into these.
+
+    ConcordError
+    ├── JobError                 the job file or a setting is wrong: says which key and what would be right
+    │   ├── TopologyError        not connected, not symmetric, unknown site, impossible degree
+    │   ├── SplitError           the data cannot be dealt out to the sites as asked
+    │   └── TaskError            the model or the data cannot be built, or cannot be trained
+    ├── EnvironmentProblem       the machine is not as needed: port in use, no Redis server, no space
+    ├── AlgorithmError           an algorithm was driven against its contract, or its state does not fit
+    ├── UpdateRefused            a neighbour's update that must not reach the trainer; carries a RefusalReason
+    ├── MailboxError             the site's own Redis cannot be reached, or refused a write
+    ├── TransportError           a neighbour cannot be reached, or answered with something unexpected
+    ├── CheckpointError          no usable checkpoint, or one could not be written
+    ├── SealError                a sealed blob is torn, truncated or altered
+    └── InputError               a prediction request is wrong: says which field and what was expected
+        └── NoModelError         there is no model (or not that one, or not that version) to answer with
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ConcordError(Exception):
+    """Base of all errors raised on purpose; `str(error)` is one sentence for a person."""
+
+
+class JobError(ConcordError):
+    """The job file or a setting is wrong."""
+
+
+class TopologyError(JobError):
+    """The graph of sites cannot be used."""
+
+
+class SplitError(JobError):
+    """The data cannot be dealt out to the sites as asked."""
+
+
+class TaskError(JobError):
+    """The model or the data cannot be built, or cannot be trained."""
+
+
+class EnvironmentProblem(ConcordError):
+    """The machine is not as needed; the message says what to do about it."""
+
+
+class AlgorithmError(ConcordError):
+    """An algorithm was driven against its contract, or was given state that does not fit."""
+
+
+class RefusalReason(StrEnum):
+    """Why an update was refused. The values are metric labels and appear in HTTP answers."""
+
+    TOO_LARGE = "too_large"
+    MALFORMED = "malformed"
+    CHECKSUM = "checksum"
+    PROTOCOL = "protocol"
+    FEDERATION = "federation"
+    FINGERPRINT = "fingerprint"
+    IDENTITY = "identity"
+    EPOCH = "epoch"
+    TERMS = "terms"
+    LAYOUT = "layout"
+    NOT_FINITE = "not_finite"
+
+
+class UpdateRefused(ConcordError):
+    """A neighbour's update that must not reach the trainer."""
+
+    def __init__(self, reason: RefusalReason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class MailboxError(ConcordError):
+    """The site's own Redis cannot be reached, or refused a write."""
+
+
+class TransportError(ConcordError):
+    """A neighbour cannot be reached, or answered with something unexpected."""
+
+
+class CheckpointError(ConcordError):
+    """No usable checkpoint, or one could not be written; names the file and what was kept."""
+
+
+class SealError(ConcordError):
+    """A sealed blob is torn, truncated or altered."""
+
+
+class InputError(ConcordError):
+    """A prediction request is wrong."""
+
+    def __init__(self, field: str, expected: str) -> None:
+        super().__init__(f"{field}: {expected}")
+        self.field = field
+        self.expected = expected
+
+
+class NoModelError(InputError):
+    """There is no model, or not that one, or not that version, to answer with."""
