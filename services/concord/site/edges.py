@@ -1,0 +1,56 @@
+"""The edge table: what a trainer tells its site's exchange about the model and the edges it now has.
+
+The trainer writes it to the mailbox as a note on every boot and change; the exchange needs nothing else to check
+an update, so it knows neither the task nor the job.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from concord.consensus.algorithm import EdgeTerms
+
+NOTE_EDGES = "edges"
+"""Mailbox note: the edge table as JSON, written by the trainer, read by the exchange."""
+NOTE_STATUS = "status"
+"""Mailbox note: the trainer's status as JSON, written by the trainer, read by the exchange."""
+NOTE_FLOOR = "incarnation-floor"
+"""Mailbox note: an incarnation (decimal) a neighbour has seen from this site that is not below the trainer's own;
+written by the exchange, read by the trainer, which then goes on above it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One edge as this site holds it: its epoch and the terms agreed for it."""
+
+    epoch: int
+    terms: EdgeTerms
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeTable:
+    """`layout` maps each part of a message to its number of float32 elements; `incarnation` is the trainer's."""
+
+    federation: str
+    fingerprint: str
+    algorithm: str
+    incarnation: int
+    layout: Mapping[str, int]
+    edges: Mapping[str, Edge]
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The inverse of `to_json`; KeyError, TypeError or ValueError for anything else."""
+        fields = json.loads(text)
+        edges = {
+            name: Edge(epoch=edge["epoch"], terms=EdgeTerms(**edge["terms"]))
+            for name, edge in fields.pop("edges").items()
+        }
+        return cls(edges=edges, **fields)
