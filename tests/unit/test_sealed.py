@@ -1,0 +1,187 @@
+"""A sealed blob gives back what went in, or says that it was altered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import deserialize
+from torch import Tensor
+
+from concord.errors import SealError
+from concord.sealed import HEADER_LIMIT, digest, seal, unseal
+
+DTYPES = [
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.int8,
+    torch.uint8,
+    torch.int32,
+    torch.int64,
+    torch.bool,
+]
+SEAL_BYTES = 32
+
+
+def filled(shape: list[int], dtype: torch.dtype) -> Tensor:
+    count = int(torch.Size(shape).numel())
+    return (torch.arange(count) % 7).to(dtype).reshape(shape)
+
+
+def reseal(body: bytes) -> bytes:
+    """A blob whose digest is right, whatever its body says: what a hostile neighbour would send."""
+    return body + hashlib.blake2b(body, digest_size=SEAL_BYTES).digest()
+
+
+def with_header(header: object, data: bytes = b"") -> bytes:
+    text = json.dumps(header).encode()
+    return reseal(len(text).to_bytes(8, "little") + text + data)
+
+
+def seal_entry(start: int) -> dict[str, object]:
+    return {"dtype": "U8", "shape": [SEAL_BYTES], "data_offsets": [start, start + SEAL_BYTES]}
+
+
+tensors_of_every_kind = st.dictionaries(
+    st.text(min_size=1, max_size=6).filter(lambda name: name not in {"~seal", "__metadata__"}),
+    st.builds(filled, st.lists(st.integers(0, 4), max_size=3), st.sampled_from(DTYPES)),
+    max_size=5,
+)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tensors=tensors_of_every_kind, metadata=st.dictionaries(texts, texts, max_size=4))
+def test_round_trip(tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    got, text = unseal(seal(tensors, metadata))
+    assert text == metadata
+    assert got.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert got[name].dtype == tensor.dtype
+        assert got[name].shape == tensor.shape
+        assert torch.equal(got[name], tensor)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_zero_dimensional_tensor(dtype: torch.dtype) -> None:
+    got, _ = unseal(seal({"count": torch.ones((), dtype=dtype)}, {}))
+    assert got["count"].shape == ()
+    assert got["count"] == 1
+
+
+def test_special_float_bits_survive() -> None:
+    values = torch.tensor([float("nan"), float("inf"), -0.0, 1e-45])
+    got, _ = unseal(seal({"w": values}, {}))
+    assert torch.equal(got["w"].view(torch.int32), values.view(torch.int32))
+
+
+def test_non_contiguous_and_parameter_tensors() -> None:
+    weight = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3).T)
+    got, _ = unseal(seal({"w": weight}, {}))
+    assert torch.equal(got["w"], weight.detach())
+    assert not got["w"].requires_grad
+
+
+def test_tensors_own_writable_memory() -> None:
+    blob = seal({"a": torch.zeros(3), "b": torch.zeros(3)}, {})
+    got, _ = unseal(blob)
+    got["a"].fill_(7)
+    assert torch.equal(got["b"], torch.zeros(3))
+    assert torch.equal(unseal(blob)[0]["a"], torch.zeros(3))
+
+
+def test_equal_content_gives_equal_bytes() -> None:
+    a, b = torch.zeros(3), torch.ones(2, dtype=torch.int64)
+    assert seal({"a": a, "b": b}, {"x": "1", "y": "2"}) == seal({"b": b, "a": a}, {"y": "2", "x": "1"})
+
+
+def test_is_a_safetensors_file_that_ends_with_its_seal() -> None:
+    tensors = {"~~~": torch.ones(5, dtype=torch.bool), "zz": torch.ones(3, dtype=torch.uint8)}
+    blob = seal(tensors, {"k": "v"})
+    stored = {name: bytes(fields["data"]) for name, fields in deserialize(blob)}
+    assert stored["~seal"] == blob[-SEAL_BYTES:]
+    assert stored["~seal"] == hashlib.blake2b(blob[:-SEAL_BYTES], digest_size=SEAL_BYTES).digest()
+    assert digest(blob) == stored["~seal"].hex()
+
+
+def test_data_is_aligned_to_its_own_width() -> None:
+    blob = seal({"a": torch.ones(3, dtype=torch.int8), "b": torch.ones(1, dtype=torch.float64)}, {})
+    length = int.from_bytes(blob[:8], "little")
+    header = json.loads(blob[8 : 8 + length])
+    assert (8 + length) % 8 == 0
+    assert header["b"]["data_offsets"] == [0, 8]
+
+
+def test_reads_from_a_memoryview() -> None:
+    got, _ = unseal(memoryview(seal({"w": torch.ones(2)}, {})))
+    assert torch.equal(got["w"], torch.ones(2))
+
+
+def test_every_altered_byte_is_noticed() -> None:
+    blob = seal({"w": torch.ones(4)}, {"k": "v"})
+    for position in range(len(blob)):
+        altered = bytearray(blob)
+        altered[position] ^= 1 << (position % 8)
+        with pytest.raises(SealError):
+            unseal(bytes(altered))
+
+
+def test_every_truncation_and_extension_is_noticed() -> None:
+    blob = seal({"w": torch.ones(4)}, {"k": "v"})
+    for length in range(len(blob)):
+        with pytest.raises(SealError):
+            unseal(blob[:length])
+    with pytest.raises(SealError):
+        unseal(blob + b"\0")
+
+
+def test_size_limit() -> None:
+    blob = seal({"w": torch.ones(4)}, {})
+    unseal(blob, max_bytes=len(blob))
+    with pytest.raises(SealError, match="over the limit"):
+        unseal(blob, max_bytes=len(blob) - 1)
+
+
+@pytest.mark.parametrize("name", ["~seal", "__metadata__"])
+def test_reserved_names(name: str) -> None:
+    with pytest.raises(SealError, match="reserved"):
+        seal({name: torch.ones(1)}, {})
+
+
+def test_unsupported_dtype() -> None:
+    with pytest.raises(SealError, match="complex64"):
+        seal({"w": torch.ones(1, dtype=torch.complex64)}, {})
+
+
+def test_header_limit_when_sealing() -> None:
+    with pytest.raises(SealError, match="over the limit"):
+        seal({}, {"text": "x" * HEADER_LIMIT})
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        reseal((1 << 60).to_bytes(8, "little") + bytes(64)),
+        reseal((HEADER_LIMIT + 1).to_bytes(8, "little") + bytes(HEADER_LIMIT + 64)),
+        with_header([]),
+        with_header({}),
+        with_header({"__metadata__": {"k": 1}, "~seal": seal_entry(0)}),
+        with_header({"~seal": seal_entry(0) | {"dtype": "I8"}}),
+        with_header({"~seal": seal_entry(0), "w": seal_entry(SEAL_BYTES)}, bytes(SEAL_BYTES)),
+        with_header({"w": {"dtype": "F32", "shape": [1 << 60], "data_offsets": [0, 8]}}, bytes(8)),
+        with_header(
+            {"w": {"dtype": "C64", "shape": [1], "data_offsets": [0, 8]}, "~seal": seal_entry(8)}, bytes(8)
+        ),
+        reseal((4).to_bytes(8, "little") + b"\xff\xfe{}" + bytes(32)),
+        reseal((100_000).to_bytes(8, "little") + b"[" * 100_000 + bytes(32)),
+    ],
+)
+def test_a_right_digest_over_a_wrong_body_is_refused(blob: bytes) -> None:
+    with pytest.raises(SealError):
+        unseal(blob)
