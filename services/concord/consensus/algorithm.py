@@ -85,6 +85,13 @@ class Algorithm(ABC):
     def change_epoch(self, neighbour: str, terms: EdgeTerms) -> None:
         """Both ends moved the edge to a new epoch with these terms; what the edge remembers stays."""
 
+    def neighbour_model(self, received: Message, sent: Message | None) -> Tensor | None:
+        """The neighbour's model as far as its newest message and the newest one sent to it tell; None if unknown.
+
+        For reports only; what it returns is never part of a step.
+        """
+        return None
+
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """Everything but the primal and the terms, for a checkpoint: named tensors, copies."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Self
+from typing import Any, Self
 
 from concord.consensus.algorithm import EdgeTerms
 
@@ -28,6 +28,11 @@ class Edge:
 
     epoch: int
     terms: EdgeTerms
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """The inverse of `dataclasses.asdict`; KeyError or TypeError for anything else."""
+        return cls(epoch=fields["epoch"], terms=EdgeTerms(**fields["terms"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +54,5 @@ class EdgeTable:
     def from_json(cls, text: str) -> Self:
         """The inverse of `to_json`; KeyError, TypeError or ValueError for anything else."""
         fields = json.loads(text)
-        edges = {
-            name: Edge(epoch=edge["epoch"], terms=EdgeTerms(**edge["terms"]))
-            for name, edge in fields.pop("edges").items()
-        }
+        edges = {name: Edge.from_fields(edge) for name, edge in fields.pop("edges").items()}
         return cls(edges=edges, **fields)

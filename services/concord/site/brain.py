@@ -1,0 +1,411 @@
+"""One site's decisions: events in, actions out. Knows no I/O, no clock, no thread; the events carry the time.
+
+The order within a round is what keeps asynchronous consensus exact: absorb, then step, then compute the outgoing
+updates from that very step, then publish. A silent neighbour's edge stays: its last anchor is its memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from concord.consensus.algorithm import Algorithm
+from concord.errors import CheckpointError
+from concord.site.actions import (
+    Action,
+    Announce,
+    Evaluate,
+    Finish,
+    Publish,
+    PublishSnapshot,
+    ReportStatus,
+    RollBack,
+    SaveCheckpoint,
+)
+from concord.site.edges import Edge, EdgeTable
+from concord.site.events import (
+    Booted,
+    EdgesChanged,
+    Evaluated,
+    Event,
+    GradientComputed,
+    Reincarnated,
+    UpdatesArrived,
+)
+from concord.site.status import EdgeStatus, Phase, Progress
+from concord.wire.messages import Header, Stamp, Update
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the site is: its federation, its own name, and the fingerprint of its model."""
+
+    federation: str
+    site: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """When to do what. Intervals are in seconds and are looked at when a round ends.
+
+    `rounds` and `seconds` end the job, whichever comes first (None: never). `publish_interval` bounds how often
+    updates leave: rounds that end sooner after the last publication go on without one. `max_bad_steps` is how
+    many steps in a row may lack a finite gradient before the site rolls back.
+    """
+
+    local_steps: int
+    rounds: int | None = None
+    seconds: float | None = None
+    publish_interval: float = 0.0
+    evaluate_interval: float = 1.0
+    checkpoint_interval: float = 5.0
+    snapshot_interval: float = 1.0
+    status_interval: float = 0.25
+    max_bad_steps: int = 20
+
+
+@dataclass(slots=True)
+class _EdgeMemory:
+    """What the brain remembers of one edge besides what the algorithm does."""
+
+    edge: Edge
+    sequence: int = 0
+    seen: Stamp | None = None
+    sent: int = 0
+    received: int = 0
+    neighbour_round: int | None = None
+    absorbed_round: int = 0
+    absorbed_at: float | None = None
+    distance: float | None = None
+    last_sent: dict[str, Tensor] | None = None
+
+
+@dataclass(slots=True)
+class _Timer:
+    """Due once per interval, counted from when it last rang."""
+
+    interval: float
+    rang: float | None = None
+
+    def due(self, at: float) -> bool:
+        if self.rang is not None and at - self.rang < self.interval:
+            return False
+        self.rang = at
+        return True
+
+
+@dataclass(slots=True)
+class _Timers:
+    publish: _Timer
+    evaluate: _Timer
+    checkpoint: _Timer
+    snapshot: _Timer
+    status: _Timer
+
+
+@dataclass(slots=True)
+class _Counters:
+    incarnation: int = 0
+    round: int = 0
+    step: int = 0
+    samples: int = 0
+    version: int = 0
+    bad_steps: int = 0
+    rollbacks: int = 0
+    elapsed: float = 0.0
+
+
+class Brain:
+    """Drives one algorithm over one site's edges.
+
+    `gradient` is the flat buffer that holds the newest gradient when `GradientComputed` arrives.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        plan: Plan,
+        algorithm: Algorithm,
+        gradient: Tensor,
+        edges: Mapping[str, Edge],
+    ) -> None:
+        self.identity = identity
+        self.plan = plan
+        self.algorithm = algorithm
+        self.phase = Phase.TRAINING
+        self.counters = _Counters()
+        self.metrics: Mapping[str, float] = {}
+        self.loss: float | None = None
+        self._gradient = gradient
+        self._edges: dict[str, _EdgeMemory] = {}
+        self._bad_in_a_row = 0
+        self._booted_at = 0.0
+        self._elapsed_before = 0.0
+        self._timers = _Timers(
+            publish=_Timer(plan.publish_interval),
+            evaluate=_Timer(plan.evaluate_interval),
+            checkpoint=_Timer(plan.checkpoint_interval),
+            snapshot=_Timer(plan.snapshot_interval),
+            status=_Timer(plan.status_interval),
+        )
+        for neighbour, edge in edges.items():
+            self._add(neighbour, edge)
+
+    def handle(self, event: Event) -> list[Action]:
+        """Take in one event; the actions are to be carried out in order."""
+        match event:
+            case GradientComputed():
+                return self._stepped(event)
+            case UpdatesArrived():
+                return self._absorb(event)
+            case Evaluated():
+                self.metrics = event.metrics
+                return []
+            case Booted():
+                return self._boot(event)
+            case Reincarnated():
+                return self._begin_life(event.incarnation)
+            case EdgesChanged():
+                return self._change_edges(event)
+
+    # --- one step, one round ---------------------------------------------------------------------------------
+
+    def _stepped(self, event: GradientComputed) -> list[Action]:
+        if not event.finite:
+            return self._bad_step()
+        self._bad_in_a_row = 0
+        self.algorithm.local_step(self._gradient)
+        counters = self.counters
+        counters.step += 1
+        counters.samples += event.samples
+        self.loss = event.loss
+        if counters.step % self.plan.local_steps:
+            return []
+        counters.round += 1
+        counters.elapsed = self._elapsed_before + event.at - self._booted_at
+        return self._last_round() if self._is_done() else self._end_round(event.at)
+
+    def _bad_step(self) -> list[Action]:
+        self.counters.bad_steps += 1
+        self._bad_in_a_row += 1
+        if self._bad_in_a_row < self.plan.max_bad_steps:
+            return []
+        return [RollBack(self._bad_in_a_row)]
+
+    def _is_done(self) -> bool:
+        plan, counters = self.plan, self.counters
+        return (plan.rounds is not None and counters.round >= plan.rounds) or (
+            plan.seconds is not None and counters.elapsed >= plan.seconds
+        )
+
+    def _end_round(self, at: float) -> list[Action]:
+        timers = self._timers
+        actions: list[Action] = []
+        if self.algorithm.parts and timers.publish.due(at):
+            actions.append(self._publish())
+        snapshot = timers.snapshot.due(at)
+        if timers.evaluate.due(at) or snapshot:
+            actions.append(Evaluate())
+        if snapshot:
+            actions.append(self._next_snapshot())
+        if timers.checkpoint.due(at):
+            actions.append(SaveCheckpoint())
+        if timers.status.due(at):
+            actions.append(ReportStatus())
+        return actions
+
+    def _last_round(self) -> list[Action]:
+        self.phase = Phase.FINISHED
+        publish: list[Action] = [self._publish()] if self.algorithm.parts else []
+        return [*publish, Evaluate(), self._next_snapshot(), SaveCheckpoint(), ReportStatus(), Finish()]
+
+    def _next_snapshot(self) -> PublishSnapshot:
+        self.counters.version += 1
+        return PublishSnapshot(self.counters.version)
+
+    def _publish(self) -> Publish:
+        return Publish([self._outgoing(neighbour, memory) for neighbour, memory in self._edges.items()])
+
+    def _outgoing(self, neighbour: str, memory: _EdgeMemory) -> Update:
+        parts = self.algorithm.outgoing(neighbour)
+        memory.sequence += 1
+        memory.sent += 1
+        memory.last_sent = parts
+        header = Header(
+            federation=self.identity.federation,
+            fingerprint=self.identity.fingerprint,
+            sender=self.identity.site,
+            receiver=neighbour,
+            stamp=Stamp(memory.edge.epoch, self.counters.incarnation, memory.sequence),
+            step=self.counters.step,
+            round=self.counters.round,
+            algorithm=self.algorithm.name,
+            penalty=memory.edge.terms.penalty,
+            averaging=memory.edge.terms.averaging,
+            sent_at=0.0,
+        )
+        return Update(header, parts)
+
+    # --- news from neighbours --------------------------------------------------------------------------------
+
+    def _absorb(self, event: UpdatesArrived) -> list[Action]:
+        for update in event.updates:
+            memory = self._edges.get(update.header.sender)
+            stamp = update.header.stamp
+            if memory is None or stamp.epoch != memory.edge.epoch:
+                continue
+            if memory.seen is not None and stamp <= memory.seen:
+                continue
+            memory.seen = stamp
+            memory.distance = self._distance(memory, update)
+            self.algorithm.absorb(update.header.sender, update.parts)
+            memory.received += 1
+            memory.neighbour_round = update.header.round
+            memory.absorbed_round = self.counters.round
+            memory.absorbed_at = event.at
+        return []
+
+    def _distance(self, memory: _EdgeMemory, update: Update) -> float | None:
+        """|w_i - w_j| / |w_i|, with the neighbour's model read off the two newest messages of the edge."""
+        model = self.algorithm.neighbour_model(update.parts, memory.last_sent)
+        if model is None:
+            return None
+        own = self.algorithm.primal
+        return float(torch.dist(own, model) / own.norm().clamp_min(torch.finfo(own.dtype).tiny))
+
+    # --- life and membership ---------------------------------------------------------------------------------
+
+    def _boot(self, event: Booted) -> list[Action]:
+        self._booted_at = event.at
+        self._elapsed_before = self.counters.elapsed
+        for timer in (self._timers.evaluate, self._timers.checkpoint):
+            timer.rang = event.at
+        return self._begin_life(event.incarnation)
+
+    def _begin_life(self, incarnation: int) -> list[Action]:
+        self.counters.incarnation = incarnation
+        for memory in self._edges.values():
+            memory.sequence = 0
+        return [Announce(self.table())]
+
+    def _change_edges(self, event: EdgesChanged) -> list[Action]:
+        for neighbour in [name for name in self._edges if name not in event.edges]:
+            self.algorithm.remove_neighbour(neighbour)
+            del self._edges[neighbour]
+        for neighbour, edge in event.edges.items():
+            memory = self._edges.get(neighbour)
+            if memory is None:
+                self._add(neighbour, edge)
+            elif memory.edge != edge:
+                self.algorithm.change_epoch(neighbour, edge.terms)
+                memory.edge = edge
+        return [Announce(self.table())]
+
+    def _add(self, neighbour: str, edge: Edge) -> None:
+        self.algorithm.add_neighbour(neighbour, edge.terms)
+        self._edges[neighbour] = _EdgeMemory(edge)
+
+    # --- what is known ---------------------------------------------------------------------------------------
+
+    def table(self) -> EdgeTable:
+        """The edge table as it stands."""
+        size = self.algorithm.primal.numel()
+        return EdgeTable(
+            federation=self.identity.federation,
+            fingerprint=self.identity.fingerprint,
+            algorithm=self.algorithm.name,
+            incarnation=self.counters.incarnation,
+            layout=dict.fromkeys(self.algorithm.parts, size),
+            edges={neighbour: memory.edge for neighbour, memory in self._edges.items()},
+        )
+
+    def seen(self) -> dict[str, Stamp | None]:
+        """The newest stamp absorbed from each neighbour."""
+        return {neighbour: memory.seen for neighbour, memory in self._edges.items()}
+
+    def progress(self, at: float) -> Progress:
+        """Where the site stands at time `at`."""
+        counters = self.counters
+        return Progress(
+            phase=self.phase,
+            incarnation=counters.incarnation,
+            round=counters.round,
+            step=counters.step,
+            samples=counters.samples,
+            loss=self.loss,
+            metrics=dict(self.metrics),
+            bad_steps=counters.bad_steps,
+            rollbacks=counters.rollbacks,
+            version=counters.version,
+            edges={name: self._edge_status(memory, at) for name, memory in self._edges.items()},
+        )
+
+    def _edge_status(self, memory: _EdgeMemory, at: float) -> EdgeStatus:
+        heard = memory.absorbed_at is not None
+        return EdgeStatus(
+            epoch=memory.edge.epoch,
+            penalty=memory.edge.terms.penalty,
+            sent=memory.sent,
+            received=memory.received,
+            neighbour_round=memory.neighbour_round,
+            staleness_rounds=self.counters.round - memory.absorbed_round if heard else None,
+            staleness_seconds=at - memory.absorbed_at if memory.absorbed_at is not None else None,
+            consensus_distance=memory.distance,
+        )
+
+    # --- checkpoint ------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Tensor], str]:
+        """Tensors (primal and algorithm) and a JSON memo (counters, edges) that together restore this brain."""
+        tensors = {f"algorithm.{name}": tensor for name, tensor in self.algorithm.state().items()}
+        tensors["primal"] = self.algorithm.primal.clone()
+        counters = {name: getattr(self.counters, name) for name in _Counters.__slots__}
+        edges = {name: _edge_memo(memory) for name, memory in self._edges.items()}
+        return tensors, json.dumps({"counters": counters, "edges": edges, "metrics": dict(self.metrics)})
+
+    def load_state(self, tensors: Mapping[str, Tensor], memo: str) -> None:
+        """The inverse of `state`; the checkpoint's edges replace those of the job file.
+
+        CheckpointError if the checkpoint is of another model or algorithm.
+        """
+        primal = tensors.get("primal")
+        if primal is None or primal.shape != self.algorithm.primal.shape:
+            raise CheckpointError("the checkpoint is of another model: its parameters have another number")
+        fields = json.loads(memo)
+        for neighbour in list(self._edges):
+            self.algorithm.remove_neighbour(neighbour)
+        self._edges.clear()
+        for neighbour, edge_memo in fields["edges"].items():
+            self._restore_edge(neighbour, edge_memo)
+        self.load_model(tensors)
+        for name, value in fields["counters"].items():
+            setattr(self.counters, name, value)
+        self.metrics = fields["metrics"]
+        self.phase = Phase.FINISHED if self._is_done() else Phase.TRAINING
+
+    def load_model(self, tensors: Mapping[str, Tensor]) -> None:
+        """Only the primal and what the algorithm remembers, as a rollback needs: the counters go on."""
+        self.algorithm.primal.copy_(tensors["primal"])
+        prefix = "algorithm."
+        self.algorithm.load_state(
+            {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        )
+
+    def rolled_back(self) -> None:
+        """Count a rollback that has just been carried out."""
+        self.counters.rollbacks += 1
+        self._bad_in_a_row = 0
+
+    def _restore_edge(self, neighbour: str, memo: Mapping[str, Any]) -> None:
+        self._add(neighbour, Edge.from_fields(memo["edge"]))
+        self._edges[neighbour].seen = Stamp.parse(memo["seen"]) if memo["seen"] is not None else None
+
+
+def _edge_memo(memory: _EdgeMemory) -> dict[str, object]:
+    return {"edge": asdict(memory.edge), "seen": str(memory.seen) if memory.seen is not None else None}

@@ -1,0 +1,217 @@
+"""The trainer's loop: carries out what the brain decides, on a real learner, a real store and a real clock.
+
+It never waits for a network: news is taken from the post if there is any, and left with the post to be carried.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from concord.errors import CheckpointError, TaskError
+from concord.learning.checkpoint import CheckpointStore
+from concord.learning.steps import Learner
+from concord.learning.task import Samples
+from concord.site.actions import (
+    Action,
+    Announce,
+    Evaluate,
+    Finish,
+    Publish,
+    PublishSnapshot,
+    ReportStatus,
+    RollBack,
+    SaveCheckpoint,
+)
+from concord.site.brain import Brain
+from concord.site.events import Booted, Evaluated, GradientComputed, Reincarnated, UpdatesArrived
+from concord.site.ports import Snapshot
+from concord.site.post import Post
+from concord.site.status import Phase, SiteStatus
+
+log = logging.getLogger(__name__)
+
+_MEMO = "brain"
+_LEARNER = "learner."
+_MAX_ROLLBACKS = 10
+_IDLE_REPORT = 0.5
+"""Seconds between two statuses of a site that has finished."""
+_FLUSH_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a status says that does not change while the site runs."""
+
+    task: str
+    metric: str
+    rounds: int | None
+    classes: Mapping[str, int]
+
+
+class Trainer:
+    """One site's training, from boot to the last round, and the reports after it.
+
+    `pack` gives the present model as a sealed blob. `evaluation` is the data the metrics are taken on.
+    """
+
+    def __init__(
+        self,
+        brain: Brain,
+        learner: Learner,
+        post: Post,
+        store: CheckpointStore,
+        evaluation: Samples,
+        facts: Facts,
+        pack: Callable[[], bytes],
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._brain = brain
+        self._learner = learner
+        self._post = post
+        self._store = store
+        self._evaluation = evaluation
+        self._facts = facts
+        self._pack = pack
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._started_at = wall_clock()
+        self._rate = _Rate()
+
+    def run(self, stop: threading.Event) -> None:
+        """Train until the job's end or `stop`; then report until `stop`; leave a checkpoint and an empty desk."""
+        self._boot()
+        while not stop.is_set() and not self.finished:
+            self._advance()
+        while not stop.wait(_IDLE_REPORT):
+            self._report()
+        if not self.finished:
+            self._save()
+        if not self._post.drain(_FLUSH_TIMEOUT):
+            log.warning("stopped with updates that the mailbox never took; neighbours keep the ones before")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the job's last round is done."""
+        return self._brain.phase is Phase.FINISHED
+
+    def _boot(self) -> None:
+        checkpoint = self._store.load_newest()
+        if checkpoint is not None:
+            self._brain.load_state(checkpoint.tensors, checkpoint.metadata[_MEMO])
+            self._learner.load_state(_without_prefix(checkpoint.tensors, _LEARNER))
+            log.info("resumed at round %d", self._brain.counters.round)
+        incarnation = self._store.next_incarnation(self._brain.counters.incarnation)
+        self._perform(self._brain.handle(Booted(self._clock(), incarnation)))
+
+    def _advance(self) -> None:
+        if self._post.floor >= self._brain.counters.incarnation:
+            incarnation = self._store.next_incarnation(self._post.floor)
+            self._perform(self._brain.handle(Reincarnated(self._clock(), incarnation)))
+        updates = self._post.take()
+        if updates:
+            self._perform(self._brain.handle(UpdatesArrived(self._clock(), updates)))
+        result = self._learner.compute_gradient()
+        event = GradientComputed(self._clock(), result.loss, result.samples, result.finite)
+        self._perform(self._brain.handle(event))
+
+    def _perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Publish():
+                    self._post.send(action.updates)
+                case Evaluate():
+                    self._evaluate()
+                case ReportStatus():
+                    self._report()
+                case SaveCheckpoint():
+                    self._save()
+                case PublishSnapshot():
+                    self._publish_snapshot(action.version)
+                case Announce():
+                    self._post.announce(action.table, self._brain.seen())
+                case RollBack():
+                    self._roll_back(action.bad_steps)
+                case Finish():
+                    log.info("finished after %d rounds", self._brain.counters.round)
+
+    def _evaluate(self) -> None:
+        evaluation = self._learner.evaluate(self._evaluation)
+        self._brain.handle(Evaluated(self._clock(), evaluation.metrics))
+
+    def _report(self) -> None:
+        now = self._clock()
+        progress = self._brain.progress(now)
+        identity = self._brain.identity
+        status = SiteStatus(
+            site=identity.site,
+            federation=identity.federation,
+            task=self._facts.task,
+            algorithm=self._brain.algorithm.name,
+            metric=self._facts.metric,
+            rounds=self._facts.rounds,
+            classes=self._facts.classes,
+            parameters=self._learner.primal.numel(),
+            reported_at=self._wall_clock(),
+            started_at=self._started_at,
+            steps_per_second=self._rate.update(now, progress.step),
+            progress=progress,
+        )
+        self._post.report(status.to_json())
+
+    def _save(self) -> None:
+        tensors, memo = self._brain.state()
+        tensors.update({_LEARNER + name: tensor for name, tensor in self._learner.state().items()})
+        try:
+            self._store.save(self._brain.counters.step, tensors, {_MEMO: memo})
+        except CheckpointError as error:
+            log.error("no new checkpoint, the previous one is kept: %s", error)
+
+    def _publish_snapshot(self, version: int) -> None:
+        progress = self._brain.progress(self._clock())
+        self._post.publish(
+            Snapshot(
+                version=version,
+                round=progress.round,
+                step=progress.step,
+                fingerprint=self._brain.identity.fingerprint,
+                metrics=progress.metrics,
+                created_at=self._wall_clock(),
+                blob=self._pack(),
+            )
+        )
+
+    def _roll_back(self, bad_steps: int) -> None:
+        checkpoint = self._store.load_newest()
+        if checkpoint is None or self._brain.counters.rollbacks >= _MAX_ROLLBACKS:
+            raise TaskError(
+                f"training.learning_rate: the last {bad_steps} steps had no finite gradient and going back to a "
+                "checkpoint does not help; a smaller learning rate or training.clip would"
+            )
+        log.error("no finite gradient in %d steps: back to the last good checkpoint", bad_steps)
+        self._brain.load_model(checkpoint.tensors)
+        self._learner.load_model_state(_without_prefix(checkpoint.tensors, _LEARNER))
+        self._brain.rolled_back()
+
+
+class _Rate:
+    """Local steps per second between two reports."""
+
+    def __init__(self) -> None:
+        self._at: float | None = None
+        self._step = 0
+
+    def update(self, at: float, step: int) -> float:
+        before, self._at = self._at, at
+        done, self._step = step - self._step, step
+        return done / (at - before) if before is not None and at > before else 0.0
+
+
+def _without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

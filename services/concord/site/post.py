@@ -1,0 +1,214 @@
+"""Carries updates between a trainer that never waits and a mailbox that may be slow, full or gone.
+
+The trainer's side is plain method calls that touch memory only. The other side is one coroutine that encodes,
+decodes and talks to the mailbox, in whatever thread its event loop lives. Only the newest of anything is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from concord.errors import MailboxError, UpdateRefused
+from concord.site.edges import NOTE_EDGES, NOTE_FLOOR, NOTE_STATUS, EdgeTable
+from concord.site.ports import Box, Mailbox, Slot, Snapshot, SnapshotShelf
+from concord.site.expectation import expect
+from concord.wire.codec import decode, encode
+from concord.wire.messages import Stamp, Update
+
+log = logging.getLogger(__name__)
+
+_FETCH_TIMEOUT = 1.0
+"""Seconds a wait for news may last before the inbox is read anyway, so that a lost wake-up costs no more."""
+_RETRY_DELAYS = (0.05, 0.1, 0.25, 0.5, 1.0)
+"""Seconds between attempts while the mailbox is out of reach; the last repeats."""
+
+
+@dataclass(slots=True)
+class _Desk:
+    """What waits to be carried, newest only; guarded by the post's lock."""
+
+    updates: dict[str, Update]
+    notes: dict[str, str]
+    snapshot: Snapshot | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.updates or self.notes or self.snapshot)
+
+
+class Post:
+    """One trainer's connection to its site's mailbox and snapshot shelf."""
+
+    def __init__(
+        self, site: str, mailbox: Mailbox, shelf: SnapshotShelf, wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        self.floor = 0
+        """An incarnation that a neighbour has seen from this site; the trainer must live above it."""
+        self.refused = 0
+        """Updates in the inbox that did not fit the edge table (any more)."""
+        self._site = site
+        self._wall_clock = wall_clock
+        self._mailbox = mailbox
+        self._shelf = shelf
+        self._lock = threading.Lock()
+        self._desk = _Desk({}, {})
+        self._arrived: dict[str, Update] = {}
+        self._table: EdgeTable | None = None
+        self._seen: dict[str, Stamp | None] = {}
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # --- the trainer's side: never blocks --------------------------------------------------------------------
+
+    def announce(self, table: EdgeTable, seen: Mapping[str, Stamp | None]) -> None:
+        """From now on expect and send updates by this table; `seen` are the newest stamps already absorbed."""
+        with self._lock:
+            self._table = table
+            self._seen = dict(seen)
+            self._desk.notes[NOTE_EDGES] = table.to_json()
+        self._ring()
+
+    def send(self, updates: Sequence[Update]) -> None:
+        """Have the outbox hold these updates soon; an earlier one that still waits for the same edge is dropped."""
+        with self._lock:
+            for update in updates:
+                self._desk.updates[update.header.receiver] = update
+        self._ring()
+
+    def take(self) -> list[Update]:
+        """The updates that arrived since the last call, the newest of each neighbour."""
+        if not self._arrived:
+            return []
+        with self._lock:
+            arrived, self._arrived = self._arrived, {}
+        return list(arrived.values())
+
+    def report(self, status: str) -> None:
+        """Make a status known to the site's other processes; the edge table goes along, lest the mailbox lost it."""
+        with self._lock:
+            self._desk.notes[NOTE_STATUS] = status
+            if self._table is not None:
+                self._desk.notes[NOTE_EDGES] = self._table.to_json()
+        self._ring()
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Lay a snapshot on the shelf soon."""
+        with self._lock:
+            self._desk.snapshot = snapshot
+        self._ring()
+
+    def _ring(self) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has just closed: the process is ending
+                self._loop.call_soon_threadsafe(self._wake.set)
+
+    # --- the mailbox's side ----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Carry until cancelled."""
+        self._loop = asyncio.get_running_loop()
+        self._wake.set()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_delivering())
+            group.create_task(self._keep_fetching())
+
+    def drain(self, timeout: float) -> bool:
+        """`flush`, from the trainer's side."""
+        if self._loop is None or self._loop.is_closed():
+            return False
+        return asyncio.run_coroutine_threadsafe(self.flush(timeout), self._loop).result()
+
+    async def flush(self, timeout: float) -> bool:
+        """Wait until everything handed in so far lies in the mailbox; False if it does not within `timeout`."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self._desk or not self._idle.is_set():
+                    self._wake.set()
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _keep_delivering(self) -> None:
+        failures = 0
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            self._idle.clear()
+            desk = self._clear_desk()
+            try:
+                await self._deliver(desk)
+            except MailboxError as error:
+                self._put_back(desk)
+                failures += 1
+                await self._pause(failures, error)
+                self._wake.set()
+            else:
+                failures = 0
+                self._idle.set()
+
+    def _clear_desk(self) -> _Desk:
+        with self._lock:
+            desk, self._desk = self._desk, _Desk({}, {})
+        return desk
+
+    def _put_back(self, desk: _Desk) -> None:
+        with self._lock:
+            newer = self._desk
+            self._desk = _Desk(
+                desk.updates | newer.updates, desk.notes | newer.notes, newer.snapshot or desk.snapshot
+            )
+
+    async def _deliver(self, desk: _Desk) -> None:
+        for name, text in desk.notes.items():
+            await self._mailbox.write_note(name, text)
+        for update in desk.updates.values():
+            header = dataclasses.replace(update.header, sent_at=self._wall_clock())
+            slot = Slot(header.stamp, encode(Update(header, update.parts)))
+            await self._mailbox.put(Box.OUTBOX, header.receiver, slot)
+        if desk.snapshot is not None:
+            await self._shelf.publish(desk.snapshot)
+
+    async def _keep_fetching(self) -> None:
+        failures = 0
+        ticket = ""
+        while True:
+            try:
+                ticket = ticket or await self._mailbox.ticket(Box.INBOX)
+                await self._fetch()
+                ticket = await self._mailbox.wait(Box.INBOX, ticket, _FETCH_TIMEOUT)
+                failures = 0
+            except MailboxError as error:
+                ticket = ""
+                failures += 1
+                await self._pause(failures, error)
+
+    async def _fetch(self) -> None:
+        table = self._table
+        if table is None:
+            return
+        self.floor = int(await self._mailbox.read_note(NOTE_FLOOR) or 0)
+        for neighbour, slot in (await self._mailbox.collect(Box.INBOX, dict(self._seen))).items():
+            self._seen[neighbour] = slot.stamp
+            try:
+                update = decode(slot.blob, expect(table, neighbour, self._site))
+            except UpdateRefused as refusal:
+                self.refused += 1
+                log.warning("dropped an update from %s in the inbox: %s", neighbour, refusal)
+                continue
+            with self._lock:
+                self._arrived[neighbour] = update
+
+    async def _pause(self, failures: int, error: MailboxError) -> None:
+        delay = _RETRY_DELAYS[min(failures, len(_RETRY_DELAYS)) - 1]
+        if failures == 1:
+            log.warning("the mailbox is out of reach, training goes on: %s", error)
+        await asyncio.sleep(delay)
