@@ -1,19 +1,22 @@
 """Every error that Concord raises on purpose, in one tree; adapters translate foreign exceptions into these.
 
-    ConcordError
-    ├── JobError                 the job file or a setting is wrong: says which key and what would be right
-    │   ├── TopologyError        not connected, not symmetric, unknown site, impossible degree
-    │   ├── SplitError           the data cannot be dealt out to the sites as asked
-    │   └── TaskError            the model or the data cannot be built, or cannot be trained
-    ├── EnvironmentProblem       the machine is not as needed: port in use, no Redis server, no space
-    ├── AlgorithmError           an algorithm was driven against its contract, or its state does not fit
-    ├── UpdateRefused            a neighbour's update that must not reach the trainer; carries a RefusalReason
-    ├── MailboxError             the site's own Redis cannot be reached, or refused a write
-    ├── TransportError           a neighbour cannot be reached, or answered with something unexpected
-    ├── CheckpointError          no usable checkpoint, or one could not be written
-    ├── SealError                a sealed blob is torn, truncated or altered
-    └── InputError               a prediction request is wrong: says which field and what was expected
-        └── NoModelError         there is no model (or not that one, or not that version) to answer with
+ConcordError
+├── JobError                 the job file or a setting is wrong: says which key and what would be right
+│   ├── TopologyError        not connected, not symmetric, unknown site, impossible degree
+│   ├── SplitError           the data cannot be dealt out to the sites as asked
+│   └── TaskError            the model or the data cannot be built, or cannot be trained
+├── EnvironmentProblem       the machine is not as needed: port in use, no Redis server, no space
+├── AlgorithmError           an algorithm was driven against its contract, or its state does not fit
+├── UpdateRefused            a neighbour's update that must not reach the trainer; carries a RefusalReason
+├── SnapshotRefused          a published model that must not be served; carries a RefusalReason
+├── IdentityError            a request does not prove that it comes from the site it names
+├── MailboxError             the site's own Redis cannot be reached, or refused a write
+├── TransportError           a neighbour cannot be reached, or answered with something unexpected
+├── CheckpointError          no usable checkpoint, or one could not be written
+├── SealError                a sealed blob is torn, truncated or altered
+└── InputError               a prediction request is wrong: says which field and what was expected
+    └── NoModelError         there is no model to answer with, for now
+        └── UnknownModelError    not that model, or not that version
 """
 
 from __future__ import annotations
@@ -74,6 +77,19 @@ class UpdateRefused(ConcordError):
         self.detail = detail
 
 
+class SnapshotRefused(ConcordError):
+    """A published model that must not be served; what was served before goes on."""
+
+    def __init__(self, reason: RefusalReason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class IdentityError(ConcordError):
+    """A request does not prove that it comes from the site it names."""
+
+
 class MailboxError(ConcordError):
     """The site's own Redis cannot be reached, or refused a write."""
 
@@ -100,4 +116,8 @@ class InputError(ConcordError):
 
 
 class NoModelError(InputError):
-    """There is no model, or not that one, or not that version, to answer with."""
+    """There is no model to answer with, for now."""
+
+
+class UnknownModelError(NoModelError):
+    """The model asked for, or its version, is neither served here nor on the shelf."""

@@ -1,0 +1,203 @@
+"""Who sent a request: signatures with the federation's shared secret, made and checked here.
+
+A signature covers the method, the target (path and query), both sites, the time, a nonce and the body, so a
+recorded request proves nothing at another site, later, or with other bytes. Must not know HTTP libraries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from concord.errors import IdentityError, JobError
+from concord.settings import Secret
+
+SITE_HEADER = "concord-site"
+TIMESTAMP_HEADER = "concord-timestamp"
+NONCE_HEADER = "concord-nonce"
+SIGNATURE_HEADER = "concord-signature"
+
+Clock = Callable[[], float]
+"""Seconds since the Unix epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Insecure:
+    """No secret: the site a request names is believed. For one machine or a closed network only."""
+
+
+INSECURE: Final = Insecure()
+Trust = Secret | Insecure
+"""How the sites of a federation know each other."""
+
+
+def choose_trust(secret: Secret | None, insecure: bool) -> Trust:
+    """The trust that was asked for; JobError unless it is exactly one of a secret and `insecure`."""
+    if insecure and secret is not None:
+        raise JobError("both a secret and insecure mode are set; choose one")
+    if insecure:
+        return INSECURE
+    if secret is None:
+        raise JobError("no secret is set; give the federation's secret, or ask for insecure mode")
+    return secret
+
+
+def digest(body: bytes) -> str:
+    """BLAKE2b-256 of a request's body, in hex."""
+    return hashlib.blake2b(body, digest_size=32).hexdigest()
+
+
+def _sign(secret: Secret, *fields: str) -> str:
+    return hmac.new(secret.value, "\n".join(fields).encode(), hashlib.sha256).hexdigest()
+
+
+class Signer:
+    """Signs one site's requests to its neighbours."""
+
+    def __init__(self, site: str, trust: Trust, clock: Clock = time.time) -> None:
+        self.site = site
+        self._trust = trust
+        self._clock = clock
+
+    def headers(self, audience: str, method: str, target: str, body: bytes) -> dict[str, str]:
+        """The headers for a request to the site `audience`; `target` is path and query as on the wire."""
+        if isinstance(self._trust, Insecure):
+            return {SITE_HEADER: self.site}
+        timestamp = f"{self._clock():.3f}"
+        nonce = secrets.token_hex(16)
+        signature = _sign(self._trust, method, target, audience, self.site, timestamp, nonce, digest(body))
+        return {
+            SITE_HEADER: self.site,
+            TIMESTAMP_HEADER: timestamp,
+            NONCE_HEADER: nonce,
+            SIGNATURE_HEADER: signature,
+        }
+
+
+class NonceMemory:
+    """The nonces of one sender, at most `capacity` of them.
+
+    When the oldest must go, everything signed up to its time is refused from then on: what was forgotten
+    cannot be replayed, and memory stays bounded.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._seen: OrderedDict[str, float] = OrderedDict()
+        self._horizon = -math.inf
+
+    def is_fresh(self, nonce: str, timestamp: float) -> bool:
+        """Whether a request with this nonce and time cannot have been here before."""
+        return timestamp > self._horizon and nonce not in self._seen
+
+    def remember(self, nonce: str, timestamp: float) -> None:
+        """Keep a nonce whose request was accepted."""
+        self._seen[nonce] = timestamp
+        if len(self._seen) > self._capacity:
+            _, forgotten = self._seen.popitem(last=False)
+            self._horizon = max(self._horizon, forgotten)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a request says of its sender, in time and fresh, but not yet proven by its body."""
+
+    site: str
+    method: str
+    target: str
+    timestamp: str
+    nonce: str
+    signature: str
+
+
+class Verifier:
+    """Checks requests that reach one site, in two steps so that a hopeless one is refused before its body is read.
+
+    `window` is how far, in seconds, a sender's clock may be from ours. Nonces live in memory only: within the window
+    a request can be replayed once after a restart, which newest-wins slots make harmless.
+    """
+
+    def __init__(
+        self,
+        site: str,
+        trust: Trust,
+        clock: Clock = time.time,
+        window: float = 300.0,
+        nonces_per_site: int = 4096,
+    ) -> None:
+        self.site = site
+        self._trust = trust
+        self._clock = clock
+        self._window = window
+        self._nonces_per_site = nonces_per_site
+        self._nonces: dict[str, NonceMemory] = {}
+
+    def claim(self, method: str, target: str, headers: Mapping[str, str]) -> Claim:
+        """Read the claim of a request; IdentityError if a header is missing, out of time or used before."""
+        site = _required(headers, SITE_HEADER)
+        if isinstance(self._trust, Insecure):
+            return Claim(site, method, target, "", "", "")
+        claim = Claim(
+            site,
+            method,
+            target,
+            _required(headers, TIMESTAMP_HEADER),
+            _required(headers, NONCE_HEADER),
+            _required(headers, SIGNATURE_HEADER),
+        )
+        self._check_time(claim)
+        return claim
+
+    def confirm(self, claim: Claim, body: bytes) -> None:
+        """IdentityError unless the claim was signed with the secret, over this body, and is new."""
+        if isinstance(self._trust, Insecure):
+            return
+        expected = _sign(
+            self._trust,
+            claim.method,
+            claim.target,
+            self.site,
+            claim.site,
+            claim.timestamp,
+            claim.nonce,
+            digest(body),
+        )
+        if not hmac.compare_digest(expected.encode(), claim.signature.encode()):
+            raise IdentityError("the signature does not match the request")
+        self._use_nonce(claim)
+
+    def _check_time(self, claim: Claim) -> None:
+        skew = abs(_seconds(claim) - self._clock())
+        if not skew <= self._window:
+            raise IdentityError(
+                f"signed {skew:.0f} s away from this site's time; at most {self._window:.0f} s: check both clocks"
+            )
+
+    def _use_nonce(self, claim: Claim) -> None:
+        memory = self._nonces.get(claim.site) or NonceMemory(self._nonces_per_site)
+        timestamp = _seconds(claim)
+        if not memory.is_fresh(claim.nonce, timestamp):
+            raise IdentityError("this request was here before")
+        memory.remember(claim.nonce, timestamp)
+        self._nonces[claim.site] = memory
+
+
+def _required(headers: Mapping[str, str], name: str) -> str:
+    value = headers.get(name)
+    if not value:
+        raise IdentityError(f"the header {name} is missing")
+    return value
+
+
+def _seconds(claim: Claim) -> float:
+    try:
+        return float(claim.timestamp)
+    except ValueError as error:
+        raise IdentityError(f"the header {TIMESTAMP_HEADER} is not a number of seconds") from error
