@@ -1,0 +1,48 @@
+"""What every prediction format shares: JSON bodies in and out, and a prediction that JSON can carry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from concord.errors import InputError
+from concord.serving.predictor import Prediction, ServedModel
+
+Fields = Mapping[str, object]
+
+_ENCODE = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The body of an answer, and how many rows it answers."""
+
+    body: bytes
+    rows: int
+
+
+def parse_object(body: bytes) -> Fields:
+    """The JSON object in a request body; InputError for anything else."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InputError("body", f"JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise InputError("body", "a JSON object")
+    return value
+
+
+def encode(fields: Fields) -> bytes:
+    """Compact JSON; every number must be finite."""
+    return _ENCODE(fields).encode("ascii")
+
+
+def predict(served: ServedModel, inputs: Tensor, field: str) -> Prediction:
+    """A prediction of finite numbers; InputError for `field` if the inputs drive the model beyond float32."""
+    prediction = served.predict(inputs)
+    if not bool(prediction.outputs.isfinite().all()):
+        raise InputError(field, "values small enough for the model's outputs to be finite")
+    return prediction

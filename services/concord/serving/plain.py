@@ -1,0 +1,53 @@
+"""The plain prediction format, for a developer with nothing but an HTTP client: rows in, an answer for each.
+
+Pure: must not know HTTP.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from concord.errors import InputError
+from concord.serving.bodies import Fields, Reply, encode, predict
+from concord.serving.predictor import Prediction, ServedModel
+from concord.serving.tensors import nested_shape, read_tensor
+
+FIELD = "inputs"
+
+
+def answer(fields: Fields, served: ServedModel) -> Reply:
+    """Answer `{"inputs": rows}`, or one row with no list around it; InputError if the inputs do not fit."""
+    inputs = parse_inputs(fields.get(FIELD), served.input_shape)
+    prediction = predict(served, inputs, FIELD)
+    body = {
+        "predictions": _format_rows(prediction),
+        "model": {"name": served.name, "version": prediction.version, "round": prediction.round},
+    }
+    return Reply(encode(body), len(inputs))
+
+
+def parse_inputs(data: object, row: tuple[int, ...]) -> Tensor:
+    """Rows of the model's input shape `row`, or one such row, as (n, *row) float32; rows may be flat."""
+    shape = nested_shape(data)
+    flat = (math.prod(row),)
+    for form in (row, flat):
+        if shape == form:
+            return read_tensor(data, form, "FP32", FIELD).view(1, *row)
+        if shape[1:] == form and shape[0] > 0:
+            return read_tensor(data, shape, "FP32", FIELD).view(shape[0], *row)
+    raise InputError(
+        FIELD, f"a list of rows (or one row), each of {flat[0]} numbers, flat or nested as {list(row)}"
+    )
+
+
+def _format_rows(prediction: Prediction) -> list[dict[str, object]]:
+    if prediction.probabilities is None:
+        return [{"outputs": row} for row in prediction.outputs.tolist()]
+    return [
+        {"label": label, "class": winner, "probability": row[winner], "probabilities": row}
+        for label, winner, row in zip(
+            prediction.labels, prediction.winners, prediction.probabilities.tolist(), strict=True
+        )
+    ]

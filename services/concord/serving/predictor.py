@@ -1,0 +1,179 @@
+"""The model a site serves, and how a newer one takes its place without a request noticing.
+
+A request takes `Predictor.current()` once and answers with nothing else: weights, version and round come from
+that one immutable object, and a swap replaces the reference to it. Must not know HTTP, JSON or the shelf.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from concord.errors import NoModelError, RefusalReason, SnapshotRefused
+from concord.serving.packing import load_into
+from concord.site.ports import Snapshot
+
+WARM_UPS = 3
+"""Forward passes before a model is served: the first allocates, the fastest says what one row costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer of one model to n rows.
+
+    `outputs` is what the model returned, (n, ...) float32. For a classifier `probabilities` is (n, classes),
+    `winners` holds the n indices of the likeliest classes and `labels` their names; else None and empty.
+    """
+
+    outputs: Tensor
+    probabilities: Tensor | None
+    winners: tuple[int, ...]
+    labels: tuple[str, ...]
+    snapshot: Snapshot
+
+    @property
+    def version(self) -> int:
+        """Version of the snapshot that answered."""
+        return self.snapshot.version
+
+    @property
+    def round(self) -> int:
+        """Training round of the snapshot that answered."""
+        return self.snapshot.round
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A loaded model and the snapshot it came from (without its blob); `seconds` is what one row takes.
+
+    The module is in eval mode and is never changed after this object exists.
+    """
+
+    name: str
+    module: nn.Module
+    classes: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    snapshot: Snapshot
+    seconds: float
+
+    @torch.inference_mode()
+    def predict(self, inputs: Tensor) -> Prediction:
+        """Answer for `inputs` of shape (n, *input_shape), float32. Safe to call from several threads."""
+        outputs = self.module(inputs)
+        if not self.classes:
+            return Prediction(outputs, None, (), (), self.snapshot)
+        probabilities = outputs.softmax(dim=-1)
+        winners = tuple(probabilities.argmax(dim=-1).tolist())
+        labels = tuple(self.classes[winner] for winner in winners)
+        return Prediction(outputs, probabilities, winners, labels, self.snapshot)
+
+
+@dataclass(slots=True)
+class PredictorState:
+    """Counters since the start: models taken into service, and snapshots refused by reason."""
+
+    swaps: int = 0
+    refused: Counter[RefusalReason] = field(default_factory=Counter)
+
+
+class Predictor:
+    """Holds the served model. `swap` is for one caller at a time; everything else is free of that."""
+
+    def __init__(
+        self,
+        build_model: Callable[[], nn.Module],
+        classes: tuple[str, ...],
+        input_shape: tuple[int, ...],
+        name: str,
+        fingerprint: str | None = None,
+    ) -> None:
+        """`classes` is empty for a model that is no classifier; without `fingerprint` only form is checked."""
+        self.name = name
+        self.classes = classes
+        self.input_shape = input_shape
+        self.state = PredictorState()
+        self._fingerprint = fingerprint
+        self._served: ServedModel | None = None
+        # One build, then copies: initialising parameters draws from the generator of a trainer beside us.
+        with torch.random.fork_rng(devices=()):
+            self._template = build_model().eval().requires_grad_(False)
+
+    @property
+    def served(self) -> ServedModel | None:
+        """The model in service, or None before the first snapshot."""
+        return self._served
+
+    def current(self) -> ServedModel:
+        """The model in service; NoModelError before the first snapshot."""
+        if self._served is None:
+            raise NoModelError("model", "no snapshot of this model has been published yet")
+        return self._served
+
+    def predict(self, inputs: Tensor) -> Prediction:
+        """Answer with the model in service; see `ServedModel.predict`."""
+        return self.current().predict(inputs)
+
+    def swap(self, snapshot: Snapshot) -> ServedModel:
+        """Put a snapshot into service: built and warmed up beside the old model, which answers until then.
+
+        SnapshotRefused, counted, and the old model stays, if the snapshot is torn or of another model.
+        """
+        served = self.prepare(snapshot)
+        self._served = served
+        self.state.swaps += 1
+        return served
+
+    def prepare(self, snapshot: Snapshot) -> ServedModel:
+        """A model ready to answer, not in service; SnapshotRefused, counted, as for `swap`."""
+        try:
+            return self._load(snapshot)
+        except SnapshotRefused as refusal:
+            self.state.refused[refusal.reason] += 1
+            raise
+
+    def _load(self, snapshot: Snapshot) -> ServedModel:
+        if self._fingerprint is not None and snapshot.fingerprint != self._fingerprint:
+            detail = (
+                f"snapshot {snapshot.version} is of model {snapshot.fingerprint}, not {self._fingerprint}"
+            )
+            raise SnapshotRefused(RefusalReason.FINGERPRINT, detail)
+        module = copy.deepcopy(self._template)
+        load_into(module, snapshot.blob)
+        outputs, seconds = self._warm_up(module)
+        return ServedModel(
+            name=self.name,
+            module=module,
+            classes=self.classes,
+            input_shape=self.input_shape,
+            output_shape=tuple(outputs.shape[1:]),
+            snapshot=replace(snapshot, blob=b""),
+            seconds=seconds,
+        )
+
+    @torch.inference_mode()
+    def _warm_up(self, module: nn.Module) -> tuple[Tensor, float]:
+        inputs = torch.zeros(1, *self.input_shape)
+        fastest = float("inf")
+        for _ in range(WARM_UPS):
+            started = time.perf_counter()
+            try:
+                outputs = module(inputs)
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                detail = f"the model does not answer to inputs of shape {list(inputs.shape)}: {error}"
+                raise SnapshotRefused(RefusalReason.LAYOUT, detail) from error
+            fastest = min(fastest, time.perf_counter() - started)
+        self._check_outputs(outputs)
+        return outputs, fastest
+
+    def _check_outputs(self, outputs: Tensor) -> None:
+        wanted = (1, len(self.classes)) if self.classes else (1, *outputs.shape[1:])
+        if tuple(outputs.shape) != wanted:
+            detail = f"the model answers with shape {list(outputs.shape)} to one row, not {list(wanted)}"
+            raise SnapshotRefused(RefusalReason.LAYOUT, detail)
