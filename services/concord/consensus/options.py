@@ -1,0 +1,49 @@
+"""The settings of an algorithm, as a job gives them. Apart from `registry`, so that algorithms can read them.
+
+Imports nothing heavy: a job file is checked without torch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from concord.errors import JobError
+
+
+@dataclass(frozen=True, slots=True)
+class AlgorithmOptions:
+    """One algorithm's settings, alike at every site; each is read only by the algorithms it names.
+
+    name: which algorithm; `algorithm_names` lists them.
+    penalty: eta of ecl, in loss per squared parameter unit (None: 1). Larger ties the sites closer and slows
+        the motion they have in common.
+    averaging: theta of ecl, ecl-isvr and sm-ecl, from above 0 to 1, no unit. 1 takes a neighbour's message
+        whole (PDMM, fastest); 0.5 takes half of it (ADMM, calmest).
+    penalty_scale: multiplies the penalty that ecl-isvr derives, no unit. Three to ten helps where sites drift
+        apart between messages.
+    gamma_scale: of sm-ecl, no unit: one over the penalty is gamma_scale * learning rate * (local steps - 1)
+        times the larger degree. Larger learns faster, until it diverges.
+
+    JobError if a value is out of its range.
+    """
+
+    name: str = "ecl-isvr"
+    penalty: float | None = None
+    averaging: float = 1.0
+    penalty_scale: float = 1.0
+    gamma_scale: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.penalty is not None:
+            require_positive("penalty", self.penalty)
+        require_positive("penalty_scale", self.penalty_scale)
+        require_positive("gamma_scale", self.gamma_scale)
+        if not 0 < self.averaging <= 1:
+            raise JobError(f"averaging is {self.averaging}; it must be above 0 and at most 1")
+
+
+def require_positive(key: str, value: float) -> None:
+    """JobError unless `value` is a finite number above 0."""
+    if not (value > 0 and math.isfinite(value)):
+        raise JobError(f"{key} is {value}; it must be a finite number above 0")

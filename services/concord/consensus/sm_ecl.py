@@ -1,0 +1,141 @@
+"""Edge-consensus learning with smoothed gradients and moving anchors, for deep networks where plain ECL lags.
+
+An anchor that stands still between messages brakes the motion all sites have in common; here it rides along
+with that motion, and the gradient is averaged over more than one round while w is held tightly to its
+anchors.
+
+Legend: w, g, u_ij, mu, eta, K, E_i as in `ecl`; q smoothed gradient, v velocity of the common motion, I_ij
+measured interval between messages in own steps. One local step:
+
+    q    <- beta q + (1 - beta) g                              beta = 1 - 1 / (6 K)
+    u_ij <- u_ij + c v                                         c = 0.9; only while the edge is fresh
+    w'    = (1 - alpha) w + alpha (sum_j eta_ij u_ij - q) / sum_j eta_ij           alpha = 1/2
+    v    <- v + (w' - w - v) / tau                             tau = 10 max I_ij over the fresh edges
+    w    <- w'
+
+Messages, receipt and fixed point are those of ECL with eta_ij = 1 / (gamma max(E_i, E_j)), gamma = mu (K - 1)
+/ 2. Convergence is measured, not proved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from concord.consensus.algorithm import EdgeEnd, EdgeTerms, LocalStep, Message
+from concord.consensus.base import AnchoredAlgorithm
+from concord.consensus.ecl import longest_drift
+from concord.consensus.options import AlgorithmOptions
+
+MIXING = 0.5
+"""alpha: the part of the way to the anchors that one local step goes."""
+SMOOTHING_ROUNDS = 6
+"""Over how many rounds the gradient is averaged: beta = 1 - 1 / (6 K)."""
+ANCHOR_SPEED = 0.9
+"""c: the part of the velocity that anchors take; below 1 the ride ends by itself."""
+VELOCITY_INTERVALS = 10
+"""tau in units of the longest interval between messages; shorter diverges."""
+FRESH_INTERVALS = 5
+"""For how many intervals without a message an anchor still rides along."""
+
+
+@dataclass(slots=True)
+class _Arrivals:
+    """Own steps since the edge began, messages accepted over it, own steps since the last of them."""
+
+    steps: int = 0
+    accepted: int = 0
+    silent: int = 0
+
+    def interval(self, round_steps: int) -> float:
+        """I_ij: own steps between messages, from `round_steps` before any came to what is measured."""
+        return (self.steps + 2 * round_steps) / (2 + self.accepted)
+
+
+class SmEcl(AnchoredAlgorithm):
+    """ECL with smoothed gradients and moving anchors.
+
+    With no neighbour (or only penalties of zero) it is gradient descent of rate mu along the smoothed
+    gradient.
+    """
+
+    name: ClassVar[str] = "sm-ecl"
+    fewest_steps: ClassVar[int] = 2
+
+    def __init__(self, primal: Tensor, step: LocalStep) -> None:
+        super().__init__(primal, step)
+        self._smoothed = torch.zeros_like(primal)
+        self._velocity = torch.zeros_like(primal)
+        self._arrivals: dict[str, _Arrivals] = {}
+        self._horizon = float(VELOCITY_INTERVALS * step.steps)  # tau
+
+    @classmethod
+    def edge_terms(cls, ours: EdgeEnd, theirs: EdgeEnd, options: AlgorithmOptions) -> EdgeTerms:
+        gamma = options.gamma_scale * longest_drift(ours, theirs)
+        return EdgeTerms(penalty=1 / (gamma * max(ours.degree, theirs.degree)), averaging=options.averaging)
+
+    def state(self) -> dict[str, Tensor]:
+        counters = {
+            f"arrivals/{neighbour}": torch.tensor(astuple(self._arrivals[neighbour]), dtype=torch.int64)
+            for neighbour in self._terms
+        }
+        return {
+            **super().state(),
+            **counters,
+            "smoothed": self._smoothed.clone(),
+            "velocity": self._velocity.clone(),
+            "horizon": torch.tensor([self._horizon], dtype=torch.float64),
+        }
+
+    def _step(self, gradient: Tensor) -> None:
+        self._smoothed.lerp_(gradient, 1 / (SMOOTHING_ROUNDS * self.step.steps))
+        self._move_anchors()
+        move, share = self._direction()
+        self.primal.add_(move, alpha=share)
+        self._velocity.mul_(1 - 1 / self._horizon).add_(move, alpha=share / self._horizon)
+        for arrivals in self._arrivals.values():
+            arrivals.steps += 1
+            arrivals.silent += 1
+
+    def _move_anchors(self) -> None:
+        """Let the anchors of fresh edges ride along, and take tau from those edges; none fresh: tau stays."""
+        longest = 0.0
+        for neighbour, arrivals in self._arrivals.items():
+            interval = arrivals.interval(self.step.steps)
+            if arrivals.silent <= FRESH_INTERVALS * interval:
+                self._anchors[neighbour].add_(self._velocity, alpha=ANCHOR_SPEED)
+                longest = max(longest, interval)
+        if longest > 0:
+            self._horizon = VELOCITY_INTERVALS * longest
+
+    def _direction(self) -> tuple[Tensor, float]:
+        """Where to, in the mean's buffer, and the share of it that one step goes."""
+        total = self._average_anchors()
+        if total == 0:
+            return torch.mul(self._smoothed, -self.step.rate, out=self._mean), 1.0
+        return self._mean.sub_(self.primal).add_(self._smoothed, alpha=-1 / total), MIXING
+
+    def _take_in(self, neighbour: str, message: Message) -> None:
+        super()._take_in(neighbour, message)
+        self._arrivals[neighbour].accepted += 1
+        self._arrivals[neighbour].silent = 0
+
+    def _join(self, neighbour: str) -> None:
+        super()._join(neighbour)
+        self._arrivals[neighbour] = _Arrivals()
+
+    def _leave(self, neighbour: str) -> None:
+        super()._leave(neighbour)
+        del self._arrivals[neighbour]
+
+    def _restore(self, state: Mapping[str, Tensor]) -> None:
+        super()._restore(state)
+        self._smoothed.copy_(state["smoothed"])
+        self._velocity.copy_(state["velocity"])
+        self._horizon = float(state["horizon"])
+        for neighbour in self._arrivals:
+            self._arrivals[neighbour] = _Arrivals(*(int(count) for count in state[f"arrivals/{neighbour}"]))
