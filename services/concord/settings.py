@@ -1,23 +1,29 @@
 """Settings of one process, as opposed to the job, which all sites share: where things are, and the secret.
 
-Flags win over the environment (CONCORD_*), which wins over defaults. Knows no framework and imports nothing heavy.
+Flags win over the environment (CONCORD_*), which wins over defaults. Knows no framework; loads nothing heavy.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
 from concord.errors import JobError
+from concord.suggest import unknown
 
+PREFIX = "CONCORD_"
 MIN_SECRET_BYTES = 16
 """A shorter shared secret is refused: it could be guessed from one recorded request."""
+
+OTHER_VARIABLES = ("CONCORD_DATA", "CONCORD_JOB", "CONCORD_RUN_FILE")
+"""Variables that are not settings of a process: the data folder, the job file, and the run file of `up`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A shared secret; `repr` and `str` hide it, so that it reaches no log. Read `.value` where it is used."""
+    """A shared secret; `repr` and `str` hide it, so that it reaches no log. Read `.value` to use it."""
 
     value: bytes = field(repr=False)
 
@@ -40,3 +46,130 @@ class Secret:
             return cls(path.read_bytes().strip())
         except OSError as error:
             raise JobError(f"the secret file {path} cannot be read: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSettings:
+    """Where one site's process finds its surroundings.
+
+    site           the site this process works for; must be one of the job's
+    redis_url      the site's own mailbox and snapshot shelf; no other site may use it
+    state_dir      folder for checkpoints; it must outlive the process, or a restart begins anew
+    host, port     address to listen on; port 0 takes a free one; a container needs host 0.0.0.0
+    metrics_port   port for metrics of a process that has no HTTP door of its own; None: no metrics there
+    peers          base URL of each neighbour that can be called; one left out can only call us
+    secret         shared by all sites of the federation; signs every request between them
+    insecure       without a secret, believe whatever name a caller gives; only for a network you trust
+    """
+
+    site: str = ""
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    state_dir: Path = Path(".concord/state")
+    host: str = "127.0.0.1"
+    port: int = 8080
+    metrics_port: int | None = None
+    peers: Mapping[str, str] = field(default_factory=dict)
+    secret: Secret | None = None
+    insecure: bool = False
+
+    def identity_secret(self) -> Secret | None:
+        """The secret to sign with, or None if this process was explicitly told to do without.
+
+        JobError if neither was said: a site must not be open to strangers by an oversight.
+        """
+        if self.secret is None and not self.insecure:
+            raise JobError(
+                "no secret is given: set --secret-file, CONCORD_SECRET_FILE or CONCORD_SECRET, "
+                "or say --insecure on a network you trust"
+            )
+        return None if self.insecure else self.secret
+
+
+def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> ProcessSettings:
+    """Settings from flags (by field name; None means not given) over `environment` over defaults.
+
+    JobError names what is unknown or cannot be read. The secret itself is never a flag, only its file is.
+    """
+    texts = {name: text for name, text in flags.items() if text is not None}
+    for name in texts:
+        if name not in _FLAGS:
+            raise JobError(unknown("setting", name, _FLAGS))
+    texts = {**_without_other_secret(_from_environment(environment), texts), **texts}
+    values = {name: _read(name, text) for name, text in texts.items()}
+    if "secret_file" in values:
+        values["secret"] = values.pop("secret_file")
+    return replace(ProcessSettings(), **values)
+
+
+def parse_peers(text: str) -> dict[str, str]:
+    """`N2=http://host:port,N3=https://...` as a mapping; ValueError if it is not of that form."""
+    peers: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, _, url = item.partition("=")
+        if not name or not url.startswith(("http://", "https://")):
+            raise ValueError(f"should be NAME=http://host:port, found {item!r}")
+        if name in peers:
+            raise ValueError(f"gives {name} twice")
+        peers[name] = url.rstrip("/")
+    return peers
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    known = {PREFIX + name.upper(): name for name in _READERS}
+    found: dict[str, str] = {}
+    for variable, text in environment.items():
+        if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES:
+            continue
+        if variable not in known:
+            raise JobError(unknown("environment variable", variable, [*known, *OTHER_VARIABLES]))
+        found[known[variable]] = text
+    if "secret" in found and "secret_file" in found:
+        raise JobError("CONCORD_SECRET and CONCORD_SECRET_FILE are both set; set one of them")
+    return found
+
+
+def _without_other_secret(found: dict[str, str], flags: Mapping[str, str]) -> dict[str, str]:
+    if "secret_file" in flags:
+        found.pop("secret", None)
+    return found
+
+
+def _read(name: str, text: str) -> object:
+    try:
+        return _READERS[name](text)
+    except ValueError as error:
+        raise JobError(f"{name} ({PREFIX}{name.upper()}): {error}") from error
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise ValueError(f"should be a port from 0 to 65535, found {text!r}")
+    return int(text)
+
+
+def _redis_url(text: str) -> str:
+    if not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError(f"should begin with redis://, rediss:// or unix://, found {text!r}")
+    return text
+
+
+def _switch(text: str) -> bool:
+    switches = {"1": True, "true": True, "0": False, "false": False, "": False}
+    if text.lower() not in switches:
+        raise ValueError(f"should be true or false, found {text!r}")
+    return switches[text.lower()]
+
+
+_READERS: Mapping[str, Callable[[str], object]] = {
+    "site": str,
+    "redis_url": _redis_url,
+    "state_dir": Path,
+    "host": str,
+    "port": _port,
+    "metrics_port": _port,
+    "peers": parse_peers,
+    "secret": Secret.from_text,
+    "secret_file": lambda text: Secret.from_file(Path(text)),
+    "insecure": _switch,
+}
+_FLAGS = tuple(name for name in _READERS if name != "secret")
