@@ -1,0 +1,100 @@
+"""Checks of a job's values against each other, none of which needs the data, the model or torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from concord.errors import TopologyError
+from concord.job.model import Job
+from concord.job.names import ALGORITHMS_OF_TWO_STEPS, LOSSES, METRICS, SPLIT_OPTIONS, TOPOLOGY_OPTIONS
+from concord.job.problems import Path
+
+Finding = tuple[Path, str]
+"""The path of a value, and what is wrong with it."""
+
+
+def cross_checks(job: Job) -> Iterator[Finding]:
+    """Everything that is wrong with a job whose single values are right."""
+    yield from _task(job)
+    yield from _split(job)
+    yield from _topology(job)
+    yield from _local_steps(job)
+    yield from _algorithm(job)
+
+
+def _task(job: Job) -> Iterator[Finding]:
+    task = job.task
+    if task.name is not None and task.data is not None:
+        yield ("task", "data"), f"cannot be given: the built-in task '{task.name}' has its own data"
+    if task.name is None:
+        for key in ("model", "data"):
+            if getattr(task, key) is None:
+                yield ("task", key), "is missing: a task is a built-in name, or a model and data of your own"
+    for key, own_names in (("model", ()), ("data", ()), ("loss", LOSSES), ("metric", METRICS)):
+        reference = getattr(task, key)
+        if reference is not None and reference not in own_names and not _is_reference(reference):
+            either = f"one of {', '.join(own_names)} or " if own_names else ""
+            yield ("task", key), f"should be {either}module:function, found '{reference}'"
+
+
+def _is_reference(text: str) -> bool:
+    module, _, function = text.partition(":")
+    return function.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def _split(job: Job) -> Iterator[Finding]:
+    least, most = job.split.classes
+    if least > most:
+        yield ("split", "classes"), f"should be [least, most], found [{least}, {most}]"
+    yield from _idle_options("split", job.split.kind, SPLIT_OPTIONS, job.split.model_fields_set - {"seed"})
+
+
+def _topology(job: Job) -> Iterator[Finding]:
+    section = job.topology
+    yield from _idle_options("topology", section.kind, TOPOLOGY_OPTIONS, section.model_fields_set)
+    try:
+        graph = job.topology_graph()
+    except TopologyError as error:
+        yield ("topology",), str(error)
+        return
+    for ours, theirs in sorted(graph.edges):
+        yield from _reach(job, ours, theirs)
+
+
+def _idle_options(
+    section: str, kind: str, options: dict[str, tuple[str, ...]], given: set[str]
+) -> Iterator[Finding]:
+    for key in sorted(given - {"kind"} - set(options[kind])):
+        users = ", ".join(name for name, keys in options.items() if key in keys)
+        yield (section, key), f"has no meaning for the {section} '{kind}', only for {users}"
+
+
+def _reach(job: Job, ours: str, theirs: str) -> Iterator[Finding]:
+    reach = job.sites[ours].reach
+    if reach == "both" or reach != job.sites[theirs].reach:
+        return
+    both = "can only call out" if reach == "outbound" else "can only be called"
+    yield (
+        ("sites", ours, "reach"),
+        f"{ours} and {theirs} are neighbours and both {both}: no update could pass",
+    )
+
+
+def _local_steps(job: Job) -> Iterator[Finding]:
+    name = job.algorithm.name
+    if name not in ALGORITHMS_OF_TWO_STEPS:
+        return
+    message = f"should be 2 or more for the algorithm '{name}', found 1"
+    if job.training.local_steps < 2:
+        yield ("training", "local_steps"), message
+    for site, section in job.sites.items():
+        if section.local_steps == 1:
+            yield ("sites", site, "local_steps"), message
+
+
+def _algorithm(job: Job) -> Iterator[Finding]:
+    if job.algorithm.penalty is not None and job.algorithm.name != "ecl":
+        yield (
+            ("algorithm", "penalty"),
+            f"has no meaning for the algorithm '{job.algorithm.name}', only for ecl; see penalty_scale",
+        )

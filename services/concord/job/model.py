@@ -1,0 +1,291 @@
+"""The job as frozen, typed values, each field with its unit and its consequence. Knows neither YAML nor
+files.
+
+Checks of one value against its type and range are here; checks of values against each other are in `checks`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from concord.consensus.graph import Topology, build_topology
+from concord.job.names import ALGORITHMS, SPLIT_OPTIONS, TASKS, TOPOLOGY_OPTIONS
+from concord.suggest import unknown
+
+REACHES = ("both", "outbound", "inbound")
+MODES = ("push", "pull")
+
+
+def _one_of(what: str, names: tuple[str, ...]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(unknown(what, name, names))
+        return name
+
+    return AfterValidator(check)
+
+
+def _matching(pattern: str, should_be: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"should be {should_be}, found {text!r}")
+        return text
+
+    return AfterValidator(check)
+
+
+def _named(key: str) -> Callable[[object], object]:
+    """The short form of a section: a bare word stands for its `key`."""
+    return lambda value: {key: value} if isinstance(value, str) else value
+
+
+def site_mapping(value: object) -> dict[str, object]:
+    """Any of the three forms of `sites` as name -> overrides; ValueError if it is none of them."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return {f"N{number}": {} for number in range(1, value + 1)}
+    if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
+        twice = sorted({name for name in value if value.count(name) > 1})
+        if twice:
+            raise ValueError(f"site {', '.join(twice)} is listed twice")
+        return {name: {} for name in value}
+    if isinstance(value, Mapping) and value:
+        return {name: {} if overrides is None else overrides for name, overrides in value.items()}
+    raise ValueError(
+        f"should be a number of sites, a list of names, or a mapping of name to overrides, found {value!r}"
+    )
+
+
+EdgeList = tuple[tuple[str, str], ...] | dict[str, tuple[str, ...]]
+
+
+def _edge_list(value: object) -> object:
+    """The lists of YAML as tuples; ValueError if they are neither pairs nor a mapping to neighbours."""
+    if isinstance(value, list) and all(_is_names(pair) and len(pair) == 2 for pair in value):
+        return tuple(tuple(pair) for pair in value)
+    if isinstance(value, dict) and all(_is_names(others) for others in value.values()):
+        return {site: tuple(others) for site, others in value.items()}
+    raise ValueError(
+        f"should be a list of [site, site], or a mapping of each site to its neighbours, found {value!r}"
+    )
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+
+
+class Section(BaseModel):
+    """What every section of a job has in common: no unknown keys, no silent conversion, no change later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+
+
+# Names are host name labels, so that they can stand in URLs, Redis keys, certificates and metric labels.
+FederationName = Annotated[
+    str,
+    _matching(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "lower-case letters, digits and - inside, at most 63"),
+]
+SiteName = Annotated[
+    str, _matching(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", "letters, digits and - inside, at most 63")
+]
+BaseUrl = Annotated[str, _matching(r"https?://[^/\s]+(/\S*)?", "a URL such as http://host:8080")]
+
+
+class TaskSection(Section):
+    """What is learned: a built-in `name`, or your own `model` and `data` (and `loss`, `metric`) as
+    module:function.
+    """
+
+    name: Annotated[str, _one_of("task", TASKS)] | None = None
+    model: str | None = None
+    data: str | None = None
+    loss: str | None = None
+    metric: str | None = None
+    options: dict[str, object] = {}
+
+
+class SplitSection(Section):
+    """How a task's one data set is dealt out to the sites; not used by a task whose sites have data of their
+    own.
+
+    `classes` is the least and the greatest number of classes a site holds; `alpha` how even the shares are
+    (small: uneven); `minimum` the fewest samples a site gets; `seed` makes the split repeatable.
+    """
+
+    kind: Annotated[str, _one_of("split", tuple(SPLIT_OPTIONS))] = "classes-per-site"
+    classes: Annotated[tuple[Count, Count], Field(strict=False)] = (2, 3)
+    alpha: Positive = 0.5
+    minimum: Count = 1
+    seed: Seed = 0
+
+
+class SiteSection(Section):
+    """What one site does otherwise than `training` says; a key left out means no difference.
+
+    `weight` is how much the site counts in the result. `reach` says which way the site can be called:
+    `outbound` sites call but cannot be called, `inbound` sites are called but do not call. `url` is where
+    neighbours find it.
+    """
+
+    learning_rate: Positive | None = None
+    local_steps: Count | None = None
+    batch_size: Count | None = None
+    weight: Positive = 1.0
+    reach: Annotated[str, _one_of("reach", REACHES)] = "both"
+    url: BaseUrl | None = None
+
+
+class TopologySection(Section):
+    """Who exchanges with whom; `degree` is of random-regular, `columns` of grid, and `edges` are pairs of
+    names, or name -> list of neighbours.
+    """
+
+    kind: Annotated[str, _one_of("topology", tuple(TOPOLOGY_OPTIONS))] = "ring"
+    degree: Annotated[int, Field(ge=0)] | None = None
+    columns: Count | None = None
+    seed: Seed = 0
+    edges: Annotated[EdgeList | None, BeforeValidator(_edge_list)] = None
+
+
+class AlgorithmSection(Section):
+    """How sites come to agree.
+
+    `penalty` is the strength of agreement (plain `ecl` only; derived from step size and degree otherwise);
+    `averaging` theta is 1 for PDMM (faster) and 1/2 for ADMM (calmer); the two scales multiply what
+    `ecl-isvr` and `sm-ecl` derive by themselves.
+    """
+
+    name: Annotated[str, _one_of("algorithm", ALGORITHMS)] = "ecl-isvr"
+    penalty: Positive | None = None
+    averaging: Annotated[float, Field(gt=0, le=1)] = 1.0
+    penalty_scale: Positive = 1.0
+    gamma_scale: Positive = 0.5
+
+
+class TrainingSection(Section):
+    """Local training; a run ends at `rounds` or after `seconds`, whichever is first; null means no such
+    limit.
+
+    A round is `local_steps` mini-batches of `batch_size` samples and one exchange. `momentum` in [0, 1),
+    `weight_decay` per step, `clip` the greatest norm of a gradient. After `max_bad_steps` steps in a row
+    whose loss is not finite the site goes back to its last good checkpoint.
+    """
+
+    rounds: Count | None = 300
+    seconds: Positive | None = None
+    local_steps: Count = 8
+    batch_size: Count = 32
+    learning_rate: Positive = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: NotNegative = 0.0
+    clip: Positive | None = None
+    seed: Seed = 0
+    max_bad_steps: Count = 20
+
+
+class ExchangeSection(Section):
+    """How updates travel. `min_interval` seconds lie between two sends to one neighbour, `timeout` seconds is
+    the longest one request may take, an update over `max_update_bytes` is refused (null: derived from the
+    model).
+    """
+
+    mode: Annotated[str, _one_of("mode", MODES)] = "push"
+    min_interval: NotNegative = 0.02
+    max_update_bytes: Count | None = None
+    timeout: Positive = 10.0
+
+
+class EvaluationSection(Section):
+    """A site measures its model on the validation data at most once in `every` seconds."""
+
+    every: Positive = 0.5
+
+
+class CheckpointSection(Section):
+    """A site saves its state once in `every` seconds, which is what a crash can cost, and keeps the last
+    `keep`.
+    """
+
+    every: Positive = 5.0
+    keep: Count = 3
+
+
+class ServingSection(Section):
+    """A site publishes its model once in `every` seconds; the last `keep` stay answerable by version."""
+
+    every: Positive = 1.0
+    keep: Count = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSettings:
+    """What holds for one site once its overrides are laid over the job; the sections say what it means."""
+
+    name: str
+    index: int
+    learning_rate: float
+    local_steps: int
+    batch_size: int
+    weight: float
+    reach: str
+    url: str | None
+
+
+class Job(Section):
+    """One federation's work; the same value at every site, which `digest` lets them compare."""
+
+    name: FederationName
+    task: Annotated[TaskSection, BeforeValidator(_named("name"))]
+    split: Annotated[SplitSection, BeforeValidator(_named("kind"))] = SplitSection()
+    sites: Annotated[dict[SiteName, SiteSection], BeforeValidator(site_mapping)]
+    topology: Annotated[TopologySection, BeforeValidator(_named("kind"))] = TopologySection()
+    algorithm: Annotated[AlgorithmSection, BeforeValidator(_named("name"))] = AlgorithmSection()
+    training: TrainingSection = TrainingSection()
+    exchange: ExchangeSection = ExchangeSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    serving: ServingSection = ServingSection()
+
+    @property
+    def site_names(self) -> tuple[str, ...]:
+        """All sites, in the order of the file."""
+        return tuple(self.sites)
+
+    def site(self, name: str) -> SiteSettings:
+        """What holds for one site; KeyError if the job has no such site."""
+        own, usual = self.sites[name], self.training
+        return SiteSettings(
+            name=name,
+            index=self.site_names.index(name),
+            learning_rate=own.learning_rate or usual.learning_rate,
+            local_steps=own.local_steps or usual.local_steps,
+            batch_size=own.batch_size or usual.batch_size,
+            weight=own.weight,
+            reach=own.reach,
+            url=own.url,
+        )
+
+    def topology_graph(self) -> Topology:
+        """The graph of sites; TopologyError if it cannot be used."""
+        section = self.topology
+        options = {name: getattr(section, name) for name in TOPOLOGY_OPTIONS[section.kind]}
+        return build_topology(section.kind, self.site_names, **options)
+
+    def digest(self) -> str:
+        """32 hex digits, equal for jobs that say the same however they are written."""
+        # The order of the sites is part of the meaning: a ring joins each site to the next.
+        said = {"job": self.model_dump(mode="json"), "order": self.site_names}
+        text = json.dumps(said, sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,36 @@
+"""The names a job file may use, listed here so that checking a job need not import torch.
+
+A test holds these lists equal to the registries that own the names.
+"""
+
+from __future__ import annotations
+
+ALGORITHMS = ("ecl", "ecl-isvr", "sm-ecl", "gossip", "local")
+ALGORITHMS_OF_TWO_STEPS = ("ecl-isvr", "sm-ecl")
+"""Those whose terms hold 1 / (K - 1), K being the local steps of a round."""
+
+LOSSES = ("cross_entropy", "binary_cross_entropy", "mean_squared_error")
+METRICS = ("accuracy", "label_accuracy")
+TASKS = ("digits", "cifar10", "fashion-mnist")
+
+SPLIT_OPTIONS = {
+    "classes-per-site": ("classes",),
+    "dirichlet": ("alpha",),
+    "iid": (),
+    "quantity": ("alpha", "minimum"),
+}
+"""Each kind of split, and the options (besides `seed`) that have a meaning for it."""
+
+TOPOLOGY_OPTIONS = {
+    "ring": (),
+    "double-ring": (),
+    "multiplex-ring": (),
+    "star": (),
+    "chain": (),
+    "grid": ("columns",),
+    "complete": (),
+    "exponential": (),
+    "random-regular": ("degree", "seed"),
+    "edges": ("edges",),
+}
+"""Each kind of topology, and the options it takes."""
