@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from concord.errors import JobError
 from concord.suggest import unknown
@@ -134,7 +134,7 @@ def _without_other_secret(found: dict[str, str], flags: Mapping[str, str]) -> di
     return found
 
 
-def _read(name: str, text: str) -> object:
+def _read(name: str, text: str) -> Any:
     try:
         return _READERS[name](text)
     except ValueError as error:
@@ -160,7 +160,7 @@ def _switch(text: str) -> bool:
     return switches[text.lower()]
 
 
-_READERS: Mapping[str, Callable[[str], object]] = {
+_READERS: Mapping[str, Callable[[str], Any]] = {
     "site": str,
     "redis_url": _redis_url,
     "state_dir": Path,
