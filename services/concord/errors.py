@@ -15,6 +15,8 @@ ConcordError
 ├── CheckpointError          no usable checkpoint, or one could not be written
 ├── SealError                a sealed blob is torn, truncated or altered
 └── InputError               a prediction request is wrong: says which field and what was expected
+    ├── BodyError            its body is not a JSON object
+    │   └── BodyTooLargeError
     └── NoModelError         there is no model to answer with, for now
         └── UnknownModelError    not that model, or not that version
 """
@@ -90,6 +92,10 @@ class IdentityError(ConcordError):
     """A request does not prove that it comes from the site it names."""
 
 
+class NotAllowed(IdentityError):
+    """The sender may well be who it says, but this is not for it to do."""
+
+
 class MailboxError(ConcordError):
     """The site's own Redis cannot be reached, or refused a write."""
 
@@ -113,6 +119,14 @@ class InputError(ConcordError):
         super().__init__(f"{field}: {expected}")
         self.field = field
         self.expected = expected
+
+
+class BodyError(InputError):
+    """The body of a prediction request is not a JSON object, or did not arrive whole."""
+
+
+class BodyTooLargeError(BodyError):
+    """The body of a prediction request is over the limit."""
 
 
 class NoModelError(InputError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from concord.errors import InputError
+from concord.errors import BodyError, InputError
 from concord.serving.predictor import Prediction, ServedModel
 
 Fields = Mapping[str, object]
@@ -25,13 +25,13 @@ class Reply:
 
 
 def parse_object(body: bytes) -> Fields:
-    """The JSON object in a request body; InputError for anything else."""
+    """The JSON object in a request body; BodyError for anything else."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise InputError("body", f"JSON ({error})") from None
+        raise BodyError("body", f"JSON ({error})") from None
     if not isinstance(value, dict):
-        raise InputError("body", "a JSON object")
+        raise BodyError("body", "a JSON object")
     return value
 
 

@@ -10,22 +10,25 @@ import math
 from torch import Tensor
 
 from concord.errors import InputError
-from concord.serving.bodies import Fields, Reply, encode, predict
+from concord.serving.bodies import Reply, encode, parse_object, predict
 from concord.serving.predictor import Prediction, ServedModel
 from concord.serving.tensors import nested_shape, read_tensor
 
 FIELD = "inputs"
 
 
-def answer(fields: Fields, served: ServedModel) -> Reply:
-    """Answer `{"inputs": rows}`, or one row with no list around it; InputError if the inputs do not fit."""
-    inputs = parse_inputs(fields.get(FIELD), served.input_shape)
+def answer(body: bytes, served: ServedModel) -> Reply:
+    """Answer `{"inputs": rows}`, or one row with no list around it.
+
+    BodyError if the body is no JSON object, InputError if the inputs do not fit the model.
+    """
+    inputs = parse_inputs(parse_object(body).get(FIELD), served.input_shape)
     prediction = predict(served, inputs, FIELD)
-    body = {
+    fields = {
         "predictions": _format_rows(prediction),
         "model": {"name": served.name, "version": prediction.version, "round": prediction.round},
     }
-    return Reply(encode(body), len(inputs))
+    return Reply(encode(fields), len(inputs))
 
 
 def parse_inputs(data: object, row: tuple[int, ...]) -> Tensor:

@@ -94,7 +94,7 @@ class Predictor:
         name: str,
         fingerprint: str | None = None,
     ) -> None:
-        """`classes` is empty for a model that is no classifier; without `fingerprint` only form is checked."""
+        """`classes` is empty if the model is no classifier; without `fingerprint` only form is checked."""
         self.name = name
         self.classes = classes
         self.input_shape = input_shape
