@@ -49,7 +49,7 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessSettings:
+class Settings:
     """Where one site's process finds its surroundings.
 
     site           the site this process works for; must be one of the job's
@@ -85,7 +85,7 @@ class ProcessSettings:
         return None if self.insecure else self.secret
 
 
-def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> ProcessSettings:
+def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Settings:
     """Settings from flags (by field name; None means not given) over `environment` over defaults.
 
     JobError names what is unknown or cannot be read. The secret itself is never a flag, only its file is.
@@ -98,7 +98,7 @@ def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
     values = {name: _read(name, text) for name, text in texts.items()}
     if "secret_file" in values:
         values["secret"] = values.pop("secret_file")
-    return replace(ProcessSettings(), **values)
+    return replace(Settings(), **values)
 
 
 def parse_peers(text: str) -> dict[str, str]:
