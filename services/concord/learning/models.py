@@ -1,0 +1,76 @@
+"""Small models for the built-in tasks. Must not know the data beyond its shape.
+
+Where a norm is wanted it is GroupNorm, never BatchNorm: the running averages of a BatchNorm are of one site's
+biased data, are not parameters, so consensus does not reach them, and differ at every site at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Pixels(nn.Module):
+    """Scales pixels 0..255, uint8 or float (n, channels, height, width), to zero mean and unit deviation.
+
+    It is a part of the model, so that training data stays in bytes and a client of the served model sends
+    plain pixel values. `mean` and `deviation` are per channel, for values in [0, 1].
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("deviation", 255 * torch.tensor(deviation).view(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.deviation
+
+
+def logistic(inputs: int, classes: int) -> nn.Module:
+    """Multinomial logistic regression on (n, inputs): a convex problem."""
+    return nn.Linear(inputs, classes)
+
+
+def mlp(inputs: int, hidden: int, classes: int) -> nn.Module:
+    """One hidden layer with ReLU on (n, inputs)."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+
+
+def small_cnn(channels: int, size: int, classes: int, width: int = 16) -> nn.Module:
+    """Two convolutions with GroupNorm on (n, channels, size, size); `size` a multiple of 4, `width` of 4."""
+    return nn.Sequential(
+        *_block(channels, width),
+        *_block(width, 2 * width),
+        nn.Flatten(),
+        nn.Linear(2 * width * (size // 4) ** 2, classes),
+    )
+
+
+def lenet5(channels: int, size: int, classes: int) -> nn.Module:
+    """LeNet-5 (LeCun et al. 1998) with GroupNorm, for (n, channels, size, size), size >= 20."""
+    side = ((size - 4) // 2 - 4) // 2
+    return nn.Sequential(
+        nn.Conv2d(channels, 6, 5),
+        nn.GroupNorm(2, 6),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.GroupNorm(4, 16),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16 * side**2, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, classes),
+    )
+
+
+def _block(channels: int, width: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(channels, width, 3, padding=1), nn.GroupNorm(4, width), nn.ReLU(), nn.MaxPool2d(2)

@@ -1,0 +1,235 @@
+"""Deals the samples of a pool out to sites, evenly or with a seeded bias. Must not know what the samples are.
+
+Whatever the kind, every sample goes to exactly one site and every site gets at least one.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from concord.errors import SplitError
+from concord.suggest import unknown
+
+Shares = dict[str, list[int]]
+_Groups = list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitOptions:
+    """How to deal out; every kind reads `seed` and its own fields.
+
+    `classes-per-site`: each site holds between `classes[0]` and `classes[1]` classes. `dirichlet`: each class
+    is shared out by a draw from a Dirichlet distribution; a smaller `alpha` (> 0) means more bias.
+    `quantity`: every site has all labels alike, but sizes drawn from a Dirichlet distribution of `alpha`, at
+    least `minimum` samples each. `iid`: the same number for all, at random.
+    """
+
+    kind: str = "classes-per-site"
+    classes: tuple[int, int] = (2, 3)
+    alpha: float = 0.5
+    minimum: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClassCounts:
+    """One row of a split's table: how many samples of each class a site holds, in class order."""
+
+    site: str
+    counts: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        """Number of samples at the site."""
+        return sum(self.counts)
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """The classes of which the site has at least one sample, ascending."""
+        return tuple(index for index, count in enumerate(self.counts) if count)
+
+
+def split(targets: Tensor, sites: Sequence[str], options: SplitOptions) -> dict[str, Tensor]:
+    """Indices (k,) int64, ascending, of each site's samples; equal arguments give equal results everywhere.
+
+    `targets` (n,) holds one integer class per sample; for `iid` any shape (n, ...) will do.
+    SplitError if the samples cannot be dealt out as asked; it says what would be possible.
+    """
+    if options.kind not in _DEALERS:
+        raise SplitError(f"split.kind: {unknown('split', options.kind, _DEALERS)}")
+    _check_sites(len(targets), sites)
+    rng = random.Random(options.seed)  # noqa: S311, a seed for repeatable results and no secret
+    shares = _DEALERS[options.kind](targets, sites, options, rng)
+    return {site: torch.tensor(sorted(shares[site]), dtype=torch.int64) for site in sites}
+
+
+def class_counts(
+    targets: Tensor, shares: Mapping[str, Tensor], classes: int | None = None
+) -> tuple[ClassCounts, ...]:
+    """A split as a table, a row per site; `classes` is the number of columns (default: as many as it takes)."""
+    _check_labels(targets, "a table of class counts")
+    columns = max(classes or 0, int(targets.max()) + 1 if len(targets) else 0)
+    return tuple(
+        ClassCounts(site, tuple(torch.bincount(targets[indices].long(), minlength=columns).tolist()))
+        for site, indices in shares.items()
+    )
+
+
+def _by_classes(targets: Tensor, sites: Sequence[str], options: SplitOptions, rng: random.Random) -> Shares:
+    groups = _shuffled_groups(targets, options.kind, rng)
+    widths = _classes_of_sites(len(groups), len(sites), options.classes, rng)
+    shares: Shares = {site: [] for site in sites}
+    for members, holders in zip(groups, _holders(len(groups), sites, widths, rng), strict=True):
+        if len(members) < len(holders):
+            raise SplitError(
+                f"split.classes: {len(holders)} sites should share a class of {len(members)} samples; "
+                f"ask for fewer classes per site or fewer sites"
+            )
+        for position, site in enumerate(holders):
+            shares[site] += members[position :: len(holders)]
+    return shares
+
+
+def _classes_of_sites(classes: int, sites: int, bounds: tuple[int, int], rng: random.Random) -> list[int]:
+    """How many classes each site holds: as even a spread over the bounds as covers every class."""
+    low, high = bounds
+    if not 1 <= low <= high <= classes:
+        raise SplitError(f"split.classes: [{low}, {high}] must be an ascending pair within 1..{classes}")
+    if sites * high < classes:
+        raise SplitError(
+            f"split.classes: {sites} sites of at most {high} classes cannot hold all {classes}; "
+            f"the upper number must be at least {math.ceil(classes / sites)}"
+        )
+    widths = [low + position % (high - low + 1) for position in range(sites)]
+    for position in range(sites):
+        widths[position] += min(high - widths[position], max(0, classes - sum(widths)))
+    rng.shuffle(widths)
+    return widths
+
+
+def _holders(classes: int, sites: Sequence[str], widths: list[int], rng: random.Random) -> list[list[str]]:
+    """For each class its sites, their numbers as equal as possible.
+
+    Widest site first, each takes the classes with most copies left (Gale-Ryser), so the deal always comes out
+    even.
+    """
+    places, extra = divmod(sum(widths), classes)
+    copies = [places + (position < extra) for position in range(classes)]
+    rng.shuffle(copies)
+    holders: list[list[str]] = [[] for _ in range(classes)]
+    order = rng.sample(range(len(sites)), len(sites))
+    for index in sorted(order, key=lambda position: -widths[position]):
+        ranked = sorted(rng.sample(range(classes), classes), key=lambda label: -copies[label])
+        for label in ranked[: widths[index]]:
+            copies[label] -= 1
+            holders[label].append(sites[index])
+    return holders
+
+
+def _by_dirichlet(targets: Tensor, sites: Sequence[str], options: SplitOptions, rng: random.Random) -> Shares:
+    shares: Shares = {site: [] for site in sites}
+    for members in _shuffled_groups(targets, options.kind, rng):
+        sizes = _apportion(_dirichlet(options.alpha, len(sites), rng), len(members))
+        _cut(members, sites, sizes, shares)
+    return _without_empty(shares)
+
+
+def _evenly(targets: Tensor, sites: Sequence[str], _options: SplitOptions, rng: random.Random) -> Shares:
+    order = rng.sample(range(len(targets)), len(targets))
+    return {site: order[position :: len(sites)] for position, site in enumerate(sites)}
+
+
+def _by_quantity(targets: Tensor, sites: Sequence[str], options: SplitOptions, rng: random.Random) -> Shares:
+    spare = len(targets) - options.minimum * len(sites)
+    if options.minimum < 1 or spare < 0:
+        raise SplitError(
+            f"split.minimum: {options.minimum} must be within 1..{len(targets) // len(sites)} "
+            f"for {len(targets)} samples at {len(sites)} sites"
+        )
+    sizes = [options.minimum + size for size in _apportion(_dirichlet(options.alpha, len(sites), rng), spare)]
+    # Spreading each class evenly over [0, 1) makes every slice of the order hold all classes in proportion.
+    keyed = [
+        ((rank + rng.random()) / len(members), index)
+        for members in _shuffled_groups(targets, options.kind, rng)
+        for rank, index in enumerate(members)
+    ]
+    shares: Shares = {site: [] for site in sites}
+    _cut([index for _, index in sorted(keyed)], sites, sizes, shares)
+    return shares
+
+
+def _shuffled_groups(targets: Tensor, kind: str, rng: random.Random) -> _Groups:
+    """The indices of each class that occurs, ascending by class, each group shuffled."""
+    _check_labels(targets, f"split.kind: {kind}")
+    groups: dict[int, list[int]] = {}
+    for index, label in enumerate(targets.tolist()):
+        groups.setdefault(label, []).append(index)
+    ordered = [groups[label] for label in sorted(groups)]
+    for members in ordered:
+        rng.shuffle(members)
+    return ordered
+
+
+def _dirichlet(alpha: float, size: int, rng: random.Random) -> list[float]:
+    """One draw from the symmetric Dirichlet distribution, as normalised gamma variates."""
+    if not 1e-3 <= alpha <= 1e6:
+        raise SplitError(f"split.alpha: {alpha} must be within 0.001..1000000")
+    draws = [rng.gammavariate(alpha, 1.0) for _ in range(size)]
+    if sum(draws) == 0.0:  # every variate of a tiny alpha may underflow; the limit is all at one site
+        draws[rng.randrange(size)] = 1.0
+    return [draw / sum(draws) for draw in draws]
+
+
+def _apportion(weights: list[float], total: int) -> list[int]:
+    """Whole numbers in proportion to `weights` (sum 1) that add up to `total`: largest remainders first."""
+    sizes = [math.floor(weight * total) for weight in weights]
+    by_remainder = sorted(range(len(weights)), key=lambda i: sizes[i] - weights[i] * total)
+    for index in by_remainder[: total - sum(sizes)]:
+        sizes[index] += 1
+    return sizes
+
+
+def _cut(members: list[int], sites: Sequence[str], sizes: list[int], shares: Shares) -> None:
+    start = 0
+    for site, size in zip(sites, sizes, strict=True):
+        shares[site] += members[start : start + size]
+        start += size
+
+
+def _without_empty(shares: Shares) -> Shares:
+    """Give each empty site one sample of the site that has most."""
+    for share in shares.values():
+        if not share:
+            share.append(max(shares.values(), key=len).pop())
+    return shares
+
+
+def _check_sites(samples: int, sites: Sequence[str]) -> None:
+    if not sites or len(set(sites)) != len(sites):
+        raise SplitError("sites: at least one is needed, and each name once")
+    if samples < len(sites):
+        raise SplitError(f"sites: {samples} samples cannot give each of {len(sites)} sites one")
+
+
+def _check_labels(targets: Tensor, what: str) -> None:
+    if targets.dim() != 1 or targets.is_floating_point() or targets.is_complex():
+        shape, dtype = tuple(targets.shape), str(targets.dtype).removeprefix("torch.")
+        raise SplitError(
+            f"{what} needs one integer class per sample; the targets are {dtype} of shape {shape}: use iid"
+        )
+
+
+_DEALERS: Mapping[str, Callable[[Tensor, Sequence[str], SplitOptions, random.Random], Shares]] = {
+    "classes-per-site": _by_classes,
+    "dirichlet": _by_dirichlet,
+    "iid": _evenly,
+    "quantity": _by_quantity,
+}
+SPLIT_KINDS = tuple(_DEALERS)
+"""The kinds of split that a job may name."""

@@ -1,0 +1,225 @@
+"""One site's gradients: mini-batches of its own data through its own model into one flat vector.
+
+Must not know the algorithm that uses the gradient, neighbours, files or clocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from concord.consensus.vectors import bind
+from concord.errors import TaskError
+from concord.learning.samples import Samples
+from concord.learning.task import Task
+
+EVALUATION_BATCH = 1024
+"""Samples per forward pass of an evaluation: bounds its memory whatever the size of the data."""
+
+
+@dataclass(frozen=True, slots=True)
+class GradientOptions:
+    """What is done to a mini-batch gradient g before the algorithm sees it, in this order.
+
+    `weight_decay` d (>= 0): g + d w. `clip` (> 0, or None): g is shortened to this Euclidean norm. `momentum`
+    b in [0, 1): v = b v + (1 - b) g replaces g; the factor keeps the length of a step at the rate whatever b
+    is. `batch_size` (>= 1) counts samples; a shard smaller than that is used whole.
+    """
+
+    batch_size: int = 32
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        checks = (
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("momentum", 0.0 <= self.momentum < 1.0, "within [0, 1)"),
+            ("weight_decay", 0.0 <= self.weight_decay < math.inf, "not negative"),
+            ("clip", self.clip is None or 0.0 < self.clip < math.inf, "greater than 0, or null"),
+        )
+        for name, right, range_ in checks:
+            if not right:
+                raise TaskError(f"{name}: {getattr(self, name)} must be {range_}")
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One gradient: mean `loss` over `samples` samples; if not `finite` the gradient must not be used."""
+
+    loss: float
+    samples: int
+    finite: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Mean loss and the task's metrics over a set of samples."""
+
+    loss: float
+    metrics: Mapping[str, float]
+
+
+class Batches:
+    """Endless mini-batches of `samples`: shuffled anew each epoch, without replacement, all of one size.
+
+    The rest of an epoch that would not fill a batch is left out; the next shuffle gives each sample its
+    chance.
+    """
+
+    def __init__(self, samples: Samples, batch_size: int, seed: int) -> None:
+        if not len(samples):
+            raise TaskError("there are no samples to train on")
+        self._samples = samples
+        self._size = min(batch_size, len(samples))
+        self._generator = torch.Generator().manual_seed(seed)
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._cursor = 0
+
+    def draw(self) -> Samples:
+        """The next batch, as copies."""
+        if self._cursor + self._size > len(self._order):
+            self._order = torch.randperm(len(self._samples), generator=self._generator)
+            self._cursor = 0
+        batch = self._samples.select(self._order[self._cursor : self._cursor + self._size])
+        self._cursor += self._size
+        return batch
+
+    def state(self) -> dict[str, Tensor]:
+        """What the next draws depend on, as copies."""
+        return {
+            "order": self._order.clone(),
+            "cursor": torch.tensor(self._cursor),
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`, for the same samples and batch size; TaskError if they are others."""
+        if len(state["order"]) not in (0, len(self._samples)):
+            raise TaskError(
+                f"the state is of {len(state['order'])} training samples; there are {len(self._samples)} now"
+            )
+        self._order = state["order"].clone()
+        self._cursor = int(state["cursor"])
+        self._generator.set_state(state["generator"])
+
+
+class Learner:
+    """Binds a model and draws its gradients from one site's training samples.
+
+    `primal` (n,) holds the parameters and is for the algorithm to change in place; `gradient` (n,) is
+    overwritten by each step. The module is left in training mode between calls.
+    """
+
+    def __init__(
+        self, module: nn.Module, task: Task, samples: Samples, options: GradientOptions, seed: int
+    ) -> None:
+        flat = bind(module)
+        self.module = module.train()
+        self.primal = flat.primal
+        self.gradient = flat.gradient
+        self._task = task
+        self._options = options
+        self._batches = Batches(samples, options.batch_size, seed)
+        self._momentum = torch.zeros_like(flat.primal) if options.momentum else None
+
+    def compute_gradient(self) -> StepResult:
+        """Fill `gradient` from the next mini-batch at the current primal, as GradientOptions say.
+
+        A gradient or loss with NaN or infinity is reported and leaves no trace in the momentum.
+        """
+        batch = self._batches.draw()
+        self.gradient.zero_()
+        loss = self._task.loss(self.module(batch.inputs), batch.targets)
+        loss.backward()  # type: ignore[no-untyped-call]  # adds into the bound views
+        value = loss.item()
+        # One reduction serves both: it is finite only if every element is, and its root is the norm to clip.
+        square = self._decayed_square()
+        finite = math.isfinite(value) and math.isfinite(square)
+        if finite:
+            self._shape_gradient(square)
+        return StepResult(value, len(batch.inputs), finite)
+
+    def evaluate(self, samples: Samples) -> Evaluation:
+        """Loss and metrics of the current model on `samples` (at least one), without dropout or gradients."""
+        self.module.eval()
+        try:
+            return evaluate(self.module, self._task, samples)
+        finally:
+            self.module.train()
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything but the primal that the next gradients depend on: named tensors, copies."""
+        state = {f"batches.{name}": tensor for name, tensor in self._batches.state().items()}
+        state |= {f"buffer.{name}": buffer.clone() for name, buffer in self.module.named_buffers()}
+        if self._momentum is not None:
+            state["momentum"] = self._momentum.clone()
+        state["torch"] = torch.get_rng_state()
+        return state
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`, for the same model, samples and options; TaskError, no change, if not.
+
+        Sets torch's own generator too, from which dropout draws.
+        """
+        self._check_state(state)
+        self._batches.load_state(_section(state, "batches."))
+        for name, buffer in self.module.named_buffers():
+            buffer.copy_(state[f"buffer.{name}"])
+        if self._momentum is not None:
+            self._momentum.copy_(state["momentum"])
+        torch.set_rng_state(state["torch"])
+
+    def _decayed_square(self) -> float:
+        if self._options.weight_decay:
+            self.gradient.add_(self.primal, alpha=self._options.weight_decay)
+        return self.gradient.dot(self.gradient).item()
+
+    def _shape_gradient(self, square: float) -> None:
+        clip = self._options.clip
+        if clip is not None and square > clip * clip:
+            self.gradient.mul_(clip / math.sqrt(square))
+        if self._momentum is not None:
+            self._momentum.lerp_(self.gradient, 1.0 - self._options.momentum)
+            self.gradient.copy_(self._momentum)
+
+    def _check_state(self, state: Mapping[str, Tensor]) -> None:
+        ours = {name: tensor.shape for name, tensor in self.state().items() if name != "batches.order"}
+        theirs = {name: tensor.shape for name, tensor in state.items() if name != "batches.order"}
+        if ours != theirs or "batches.order" not in state:
+            odd = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+            raise TaskError(
+                f"the saved training state is of another model or other options: {', '.join(odd)}"
+            )
+
+
+def evaluate(module: nn.Module, task: Task, samples: Samples) -> Evaluation:
+    """Loss and metrics of `module`, in the mode it is in, on `samples` (at least one)."""
+    with torch.inference_mode():
+        outputs = torch.cat([module(inputs) for inputs in torch.split(samples.inputs, EVALUATION_BATCH)])
+        loss = float(task.loss(outputs, samples.targets))
+        metrics = {name: float(metric(outputs, samples.targets)) for name, metric in task.metrics.items()}
+    return Evaluation(loss, metrics)
+
+
+def rehearse(task: Task, samples: Samples) -> None:
+    """Try model, loss and metrics on two samples; TaskError says which of them does not fit the data."""
+    few = Samples(samples.inputs[:2], samples.targets[:2])
+    with torch.random.fork_rng(devices=[]):
+        learner = Learner(task.build_model(), task, few, GradientOptions(), seed=0)
+        try:
+            learner.compute_gradient()
+            learner.evaluate(few)
+        except (RuntimeError, TypeError, ValueError, IndexError) as exc:
+            shapes = f"inputs {tuple(samples.inputs.shape)}, targets {tuple(samples.targets.shape)}"
+            raise TaskError(
+                f"model, loss and metrics of task {task.name!r} do not fit its data ({shapes}): {exc}"
+            ) from exc
+
+
+def _section(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -1,0 +1,75 @@
+"""Handwritten digits, 8x8 pixels: the 1,797 that come with scikit-learn; nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from concord.errors import TaskError
+from concord.learning import models
+from concord.learning.objectives import LOSSES, METRICS
+from concord.learning.options import Options
+from concord.learning.samples import Pool, Samples
+from concord.learning.task import Task
+
+CLASSES = tuple("0123456789")
+PIXELS = 64
+_WHITE = 16.0  # the greatest pixel value in the data
+_TEST_SHARE = 5  # one in so many samples of each class
+_SEED = 0  # of the division into training and test samples, which is a part of the task
+
+
+def build_task(options: Mapping[str, object]) -> Task:
+    """Options: `model` (mlp, logistic or cnn) and `hidden` (width of the mlp, default 128).
+
+    Inputs are float32 (n, 64) in [0, 1], row by row; a fifth of each class is the test set.
+    """
+    reader = Options(options)
+    model, hidden = reader.choice("model", ("mlp", "logistic", "cnn")), reader.count("hidden", 128)
+    reader.finish()
+
+    def build_model() -> nn.Module:
+        match model:
+            case "logistic":
+                return models.logistic(PIXELS, len(CLASSES))
+            case "cnn":
+                return nn.Sequential(nn.Unflatten(1, (1, 8, 8)), models.small_cnn(1, 8, len(CLASSES)))
+            case _:
+                return models.mlp(PIXELS, hidden, len(CLASSES))
+
+    return Task(
+        name="digits",
+        build_model=build_model,
+        loss=LOSSES["cross_entropy"],
+        metrics={"accuracy": METRICS["accuracy"]},
+        load_pool=load_pool,
+        classes=CLASSES,
+        input_shape=(PIXELS,),
+    )
+
+
+@cache
+def load_pool() -> Pool:
+    """1,441 training and 356 test samples; TaskError if scikit-learn is not installed."""
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError as exc:
+        raise TaskError("task digits needs scikit-learn: pip install 'concord-edge[digits]'") from exc
+    inputs, targets = load_digits(return_X_y=True)
+    samples = Samples(torch.from_numpy(inputs).float() / _WHITE, torch.from_numpy(targets).long())
+    test = _is_test(samples.targets)
+    return Pool(samples.select((~test).nonzero()[:, 0]), samples.select(test.nonzero()[:, 0]))
+
+
+def _is_test(targets: Tensor) -> Tensor:
+    """A mask (n,) that takes the same share of each class, at random."""
+    generator = torch.Generator().manual_seed(_SEED)
+    mask = torch.zeros(len(targets), dtype=torch.bool)
+    for label in range(len(CLASSES)):
+        members = (targets == label).nonzero()[:, 0]
+        chosen = torch.randperm(len(members), generator=generator)[: len(members) // _TEST_SHARE]
+        mask[members[chosen]] = True
+    return mask
