@@ -6,10 +6,10 @@ import random
 
 
 class DecorrelatedJitter:
-    """Waits that grow roughly threefold and scatter, so that clients of one failed server do not return in step.
+    """Waits that grow and scatter, so that the clients of a failed server do not all return at once.
 
-    Each wait is uniform between `base` and three times the wait before, at most `cap` (seconds). Source: M. Brooker,
-    "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    Each wait is uniform between `base` and three times the wait before, at most `cap` (seconds).
+    Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
 
     def __init__(self, base: float, cap: float, rng: random.Random) -> None:

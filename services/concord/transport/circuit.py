@@ -16,8 +16,8 @@ class CircuitState(StrEnum):
 class CircuitBreaker:
     """Opens after `threshold` failures in a row; after `cool_down` seconds lets a single probe through.
 
-    Every request that `allow` let through must end in `succeed` or `fail`. `now` is in seconds on any clock that never
-    goes back.
+    Every request that `allow` let through must end in `succeed`, `fail` or `abandon`. `now` is in seconds on
+    any clock that never goes back.
     """
 
     def __init__(self, threshold: int, cool_down: float) -> None:
@@ -28,7 +28,7 @@ class CircuitBreaker:
         self.state = CircuitState.CLOSED
 
     def allow(self, now: float) -> bool:
-        """Whether a request may be made now; in a circuit that has cooled down the first caller is the probe."""
+        """Whether a request may be made now; when an open circuit has cooled down, one caller is."""
         if self.state is CircuitState.OPEN and self.wait(now) == 0.0:
             self.state = CircuitState.HALF_OPEN
             return True
@@ -55,6 +55,12 @@ class CircuitBreaker:
         if self.state is CircuitState.HALF_OPEN or self._failures >= self._threshold:
             self.state = CircuitState.OPEN
             self._opened_at = now
+
+    def abandon(self, now: float) -> None:
+        """A request was given up before it was answered: if it was the probe, the next caller is."""
+        if self.state is CircuitState.HALF_OPEN:
+            self.state = CircuitState.OPEN
+            self._opened_at = now - self._cool_down
 
     def hasten(self, now: float) -> None:
         """The neighbour gave a sign of life: an open circuit allows its probe at once."""

@@ -50,7 +50,7 @@ def choose_trust(secret: Secret | None, insecure: bool) -> Trust:
 
 
 def digest(body: bytes) -> str:
-    """BLAKE2b-256 of a request's body, in hex."""
+    """BLAKE2b-256 of a request's body, in hex: what a signature covers."""
     return hashlib.blake2b(body, digest_size=32).hexdigest()
 
 
@@ -66,13 +66,13 @@ class Signer:
         self._trust = trust
         self._clock = clock
 
-    def headers(self, audience: str, method: str, target: str, body: bytes) -> dict[str, str]:
+    def headers(self, audience: str, method: str, target: str, body_digest: str) -> dict[str, str]:
         """The headers for a request to the site `audience`; `target` is path and query as on the wire."""
         if isinstance(self._trust, Insecure):
             return {SITE_HEADER: self.site}
         timestamp = f"{self._clock():.3f}"
         nonce = secrets.token_hex(16)
-        signature = _sign(self._trust, method, target, audience, self.site, timestamp, nonce, digest(body))
+        signature = _sign(self._trust, method, target, audience, self.site, timestamp, nonce, body_digest)
         return {
             SITE_HEADER: self.site,
             TIMESTAMP_HEADER: timestamp,
@@ -118,10 +118,10 @@ class Claim:
 
 
 class Verifier:
-    """Checks requests that reach one site, in two steps so that a hopeless one is refused before its body is read.
+    """Checks requests that reach one site, in two steps: a hopeless one is refused before its body is read.
 
-    `window` is how far, in seconds, a sender's clock may be from ours. Nonces live in memory only: within the window
-    a request can be replayed once after a restart, which newest-wins slots make harmless.
+    `window` is how far, in seconds, a sender's clock may be from ours. Nonces live in memory only: within the
+    window a request can be replayed once after a restart, which newest-wins slots make harmless.
     """
 
     def __init__(
@@ -155,8 +155,8 @@ class Verifier:
         self._check_time(claim)
         return claim
 
-    def confirm(self, claim: Claim, body: bytes) -> None:
-        """IdentityError unless the claim was signed with the secret, over this body, and is new."""
+    def confirm(self, claim: Claim, body_digest: str) -> None:
+        """IdentityError unless the claim is new and was signed with the secret over this body (its `digest`)."""
         if isinstance(self._trust, Insecure):
             return
         expected = _sign(
@@ -167,7 +167,7 @@ class Verifier:
             claim.site,
             claim.timestamp,
             claim.nonce,
-            digest(body),
+            body_digest,
         )
         if not hmac.compare_digest(expected.encode(), claim.signature.encode()):
             raise IdentityError("the signature does not match the request")
@@ -177,7 +177,7 @@ class Verifier:
         skew = abs(_seconds(claim) - self._clock())
         if not skew <= self._window:
             raise IdentityError(
-                f"signed {skew:.0f} s away from this site's time; at most {self._window:.0f} s: check both clocks"
+                f"signed {skew:.0f} s off this site's time, more than {self._window:.0f} s: check the clocks"
             )
 
     def _use_nonce(self, claim: Claim) -> None:

@@ -1,0 +1,208 @@
+"""Requests to neighbours over one pooled client; httpx and its exceptions stay in here.
+
+Answers are read with a limit on their size, and never decompressed, so that no neighbour can fill our memory.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from collections.abc import AsyncGenerator, Generator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from urllib.parse import quote
+
+import httpx
+
+from concord.errors import TransportError
+from concord.site.ports import Slot
+from concord.transport.identity import Signer, digest
+from concord.transport.offload import offload
+from concord.wire.messages import Stamp
+
+_ERROR_BYTES = 1 << 16
+"""The most that is read of an answer that carries no update."""
+_LONGEST_RETRY_AFTER = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The neighbour holds the update, or a newer one: `newest` is what it has."""
+
+    newest: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The neighbour is well, but will not have it: 401, 403, 409, 413, 422 and their like."""
+
+    status: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """The neighbour asks for patience (429, 503); `retry_after` in seconds, if it said."""
+
+    status: int
+    retry_after: float | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """The neighbour has nothing newer for us."""
+
+
+PushResult = Delivered | Refusal | Busy
+PullResult = Slot | Nothing | Refusal | Busy
+
+
+class SignedAuth(httpx.Auth):
+    """Signs each request for one receiving site."""
+
+    requires_request_body = True
+
+    def __init__(self, signer: Signer, audience: str) -> None:
+        self._signer = signer
+        self._audience = audience
+
+    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """For a client without an event loop."""
+        self._sign(request, digest(request.content))
+        yield request
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """For the pooled client."""
+        body = request.content
+        self._sign(request, await offload(len(body), digest, body))
+        yield request
+
+    def _sign(self, request: httpx.Request, body_digest: str) -> None:
+        target = request.url.raw_path.decode()
+        request.headers.update(self._signer.headers(self._audience, request.method, target, body_digest))
+
+
+class NeighbourClient:
+    """Pushes to and pulls from neighbours. `timeout` in seconds bounds connecting and each read and write.
+
+    `tls` replaces the default verification of HTTPS neighbours. TransportError from `push` and `pull` when a
+    neighbour cannot be reached or makes no sense.
+    """
+
+    def __init__(self, signer: Signer, timeout: float, tls: ssl.SSLContext | None = None) -> None:
+        self._signer = signer
+        self._timeout = timeout
+        self._client = httpx.AsyncClient(
+            timeout=timeout,
+            verify=tls if tls is not None else True,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=128, keepalive_expiry=30.0),
+            headers={"accept-encoding": "identity"},
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def push(self, url: str, receiver: str, slot: Slot) -> PushResult:
+        """PUT one update to the site `receiver` whose base address is `url`."""
+        request = self._client.build_request(
+            "PUT",
+            f"{url}/v1/inbox/{quote(self._signer.site)}",
+            content=slot.blob,
+            headers={"content-type": "application/octet-stream"},
+        )
+        response, body = await self._send(request, receiver, _ERROR_BYTES)
+        if response.status_code == httpx.codes.NO_CONTENT:
+            return Delivered(slot.stamp)
+        if response.status_code == httpx.codes.OK:
+            return Delivered(_known_stamp(receiver, body))
+        return _read_error(receiver, response, body)
+
+    async def pull(
+        self, url: str, sender: str, after: Stamp | None, wait: float, max_bytes: int
+    ) -> PullResult:
+        """GET what the site `sender` holds for us if newer than `after`; it may wait `wait` seconds for it."""
+        query = {"wait": f"{wait:g}"} | ({} if after is None else {"after": str(after)})
+        request = self._client.build_request(
+            "GET",
+            f"{url}/v1/outbox/{quote(self._signer.site)}",
+            params=query,
+            timeout=httpx.Timeout(self._timeout, read=self._timeout + wait),
+        )
+        response, body = await self._send(request, sender, max_bytes)
+        if response.status_code == httpx.codes.OK:
+            return Slot(_parse_stamp(sender, response.headers.get("etag", "").strip('"')), body)
+        if response.status_code in (httpx.codes.NO_CONTENT, httpx.codes.NOT_MODIFIED):
+            return Nothing()
+        return _read_error(sender, response, body)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def _send(self, request: httpx.Request, audience: str, limit: int) -> tuple[httpx.Response, bytes]:
+        try:
+            response = await self._client.send(request, auth=SignedAuth(self._signer, audience), stream=True)
+            try:
+                return response, await _read(response, audience, limit)
+            finally:
+                await response.aclose()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            detail = str(error) or type(error).__name__
+            raise TransportError(f"{audience} at {request.url.netloc.decode()}: {detail}") from error
+
+
+async def _read(response: httpx.Response, neighbour: str, limit: int) -> bytes:
+    chunks = []
+    size = 0
+    async for chunk in response.aiter_raw():
+        size += len(chunk)
+        if size > limit:
+            raise TransportError(f"{neighbour} answered with more than {limit} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _known_stamp(neighbour: str, body: bytes) -> Stamp:
+    try:
+        newest = json.loads(body)["newest"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise TransportError(f"{neighbour} answered a push with something unexpected") from error
+    return _parse_stamp(neighbour, newest)
+
+
+def _parse_stamp(neighbour: str, text: object) -> Stamp:
+    try:
+        return Stamp.parse(str(text)[:64])
+    except (ValueError, TypeError) as error:
+        raise TransportError(f"{neighbour} answered with {text!r:.64} for a stamp") from error
+
+
+def _read_error(neighbour: str, response: httpx.Response, body: bytes) -> Refusal | Busy:
+    status = response.status_code
+    reason, detail = _explanation(body)
+    if status in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE):
+        return Busy(status, parse_retry_after(response.headers.get("retry-after"), time.time()), detail)
+    if httpx.codes.is_client_error(status):
+        return Refusal(status, reason or str(status), detail)
+    raise TransportError(f"{neighbour} answered with status {status}")
+
+
+def _explanation(body: bytes) -> tuple[str, str]:
+    try:
+        fields = json.loads(body)
+        return str(fields["reason"])[:64], str(fields["detail"])[:512]
+    except (ValueError, KeyError, TypeError):
+        return "", ""
+
+
+def parse_retry_after(text: str | None, now: float) -> float | None:
+    """Seconds (0 to 300) from a Retry-After header (RFC 9110: seconds or a date); None if it says nothing."""
+    if text is None:
+        return None
+    try:
+        seconds = float(text) if text.isdigit() else parsedate_to_datetime(text).timestamp() - now
+    except ValueError:
+        return None
+    return min(max(0.0, seconds), _LONGEST_RETRY_AFTER)
