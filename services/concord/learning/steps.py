@@ -168,11 +168,22 @@ class Learner:
         """
         self._check_state(state)
         self._batches.load_state(_section(state, "batches."))
+        self._copy_model_state(state)
+        torch.set_rng_state(state["torch"])
+
+    def load_model(self, state: Mapping[str, Tensor]) -> None:
+        """Only what belongs to the model: buffers and momentum; the next batches stay as they would have been.
+
+        For going back to an earlier model without meeting the same batches again; TaskError as `load_state`.
+        """
+        self._check_state(state)
+        self._copy_model_state(state)
+
+    def _copy_model_state(self, state: Mapping[str, Tensor]) -> None:
         for name, buffer in self.module.named_buffers():
             buffer.copy_(state[f"buffer.{name}"])
         if self._momentum is not None:
             self._momentum.copy_(state["momentum"])
-        torch.set_rng_state(state["torch"])
 
     def _decayed_square(self) -> float:
         if self._options.weight_decay:

@@ -65,9 +65,8 @@ class Task:
     """A learning problem, the same at every site but for the data.
 
     `build_model` draws the weights from torch's generator, so seed it first, or call `new_model`.
-    `metrics` are in the order of reports, the headline first. `classes` names what the outputs stand for, empty
-    if nothing is known. `input_shape` is of one sample, empty if unknown. Exactly one of the two loaders is
-    there.
+    `metrics` are in the order of reports, the headline first. `classes` names what the outputs stand for and
+    `input_shape` is of one sample; either is empty if unknown. Exactly one of the two loaders is there.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747): 70,000 grey pictures, 28x28, of ten kinds of clothes."""
+"""Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747): 70,000 grey 28x28 pictures of ten kinds of garment."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def build_task(options: Mapping[str, object]) -> Task:
 
 
 def load_pool(path: str | None = None) -> Pool:
-    """60,000 training and 10,000 test samples; TaskError if the files are nowhere, or not as they should be."""
+    """60,000 training and 10,000 test samples; TaskError if the files are nowhere, or not right."""
     directory = locate(SOURCE, path)
     return Pool(_read(directory, "train"), _read(directory, "t10k"))
 
