@@ -57,7 +57,8 @@ class Facts:
 class Trainer:
     """One site's training, from boot to the last round, and the reports after it.
 
-    `pack` gives the present model as a sealed blob. `evaluation` is the data the metrics are taken on.
+    `pack` gives the present model as a sealed blob. `evaluation` is the data the metrics are taken on. `weight`
+    scales the site's gradients: how much it counts in the result, 1 being an equal share.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Trainer:
         evaluation: Samples,
         facts: Facts,
         pack: Callable[[], bytes],
+        weight: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -79,6 +81,7 @@ class Trainer:
         self._evaluation = evaluation
         self._facts = facts
         self._pack = pack
+        self._weight = weight
         self._clock = clock
         self._wall_clock = wall_clock
         self._started_at = wall_clock()
@@ -118,6 +121,8 @@ class Trainer:
         if updates:
             self._perform(self._brain.handle(UpdatesArrived(self._clock(), updates)))
         result = self._learner.compute_gradient()
+        if self._weight != 1.0:
+            self._learner.gradient.mul_(self._weight)
         event = GradientComputed(self._clock(), result.loss, result.samples, result.finite)
         self._perform(self._brain.handle(event))
 
@@ -196,7 +201,7 @@ class Trainer:
             )
         log.error("no finite gradient in %d steps: back to the last good checkpoint", bad_steps)
         self._brain.load_model(checkpoint.tensors)
-        self._learner.load_model_state(_without_prefix(checkpoint.tensors, _LEARNER))
+        self._learner.load_model(_without_prefix(checkpoint.tensors, _LEARNER))
         self._brain.rolled_back()
 
 

@@ -1,0 +1,163 @@
+"""Composition root of a trainer: from a job and one site's settings to a `Trainer` that runs. The only process
+of a site that computes gradients; it opens nothing but its own Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+
+from concord.apps.background import Background, Ready
+from concord.consensus.algorithm import EdgeEnd, LocalStep
+from concord.consensus.registry import AlgorithmOptions, build_algorithm, edge_terms
+from concord.consensus.vectors import fingerprint
+from concord.job import Job
+from concord.learning.checkpoint import CheckpointStore
+from concord.learning.partition import SplitOptions
+from concord.learning.steps import GradientOptions, Learner
+from concord.learning.task import SiteData, Task, TaskSpec, resolve_task
+from concord.mailbox.redis import RedisMailbox
+from concord.serving.packing import pack_model
+from concord.serving.snapshots import RedisShelf
+from concord.settings import Settings
+from concord.site.brain import Brain, Identity, Plan
+from concord.site.edges import Edge
+from concord.site.loop import Facts, Trainer
+from concord.site.post import Post
+
+READY_TIMEOUT = 60.0
+"""Seconds a process may take to open what it opens."""
+
+
+def job_task(job: Job) -> Task:
+    """The task of a job; TaskError if it cannot be built."""
+    return resolve_task(TaskSpec(**job.task.model_dump()))
+
+
+def split_options(job: Job) -> SplitOptions:
+    """How the job deals out its data."""
+    return SplitOptions(**job.split.model_dump())
+
+
+def job_edges(job: Job, site: str) -> dict[str, Edge]:
+    """The edges of one site with their terms, which the other end derives alike from the same job."""
+    graph = job.topology_graph()
+    options = AlgorithmOptions(**job.algorithm.model_dump())
+
+    def end(name: str) -> EdgeEnd:
+        settings = job.site(name)
+        return EdgeEnd(LocalStep(settings.learning_rate, settings.local_steps), graph.degree(name))
+
+    return {
+        neighbour: Edge(epoch=1, terms=edge_terms(options, end(site), end(neighbour)))
+        for neighbour in graph.neighbours(site)
+    }
+
+
+def build_trainer(job: Job, settings: Settings, task: Task, post: Post) -> Trainer:
+    """A trainer for one site, not yet booted; JobError if the job does not allow one."""
+    own = job.site(settings.site)
+    data = task.site_data(own.name, job.site_names, split_options(job))
+    learner = _learner(job, task, data, own.name)
+    algorithm = build_algorithm(
+        AlgorithmOptions(**job.algorithm.model_dump()),
+        learner.primal,
+        LocalStep(own.learning_rate, own.local_steps),
+    )
+    identity = Identity(job.name, own.name, fingerprint(learner.module))
+    brain = Brain(identity, _plan(job, own.local_steps), algorithm, learner.gradient, job_edges(job, own.name))
+    return Trainer(
+        brain=brain,
+        learner=learner,
+        post=post,
+        store=CheckpointStore(settings.state_dir, keep=job.checkpoint.keep),
+        evaluation=data.validation,
+        facts=Facts(task.name, task.headline, job.training.rounds, _class_counts(task, data)),
+        pack=partial(pack_model, learner.module),
+        weight=own.weight / (sum(job.site(name).weight for name in job.site_names) / len(job.site_names)),
+    )
+
+
+def _learner(job: Job, task: Task, data: SiteData, site: str) -> Learner:
+    training, own = job.training, job.site(site)
+    options = GradientOptions(
+        batch_size=own.batch_size,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+        clip=training.clip,
+    )
+    # All sites start from one model; each draws its own batches.
+    return Learner(task.new_model(training.seed), task, data.train, options, seed=training.seed + 1 + own.index)
+
+
+def _plan(job: Job, local_steps: int) -> Plan:
+    return Plan(
+        local_steps=local_steps,
+        rounds=job.training.rounds,
+        seconds=job.training.seconds,
+        publish_interval=job.exchange.min_interval,
+        evaluate_interval=job.evaluation.every,
+        checkpoint_interval=job.checkpoint.every,
+        snapshot_interval=job.serving.every,
+        max_bad_steps=job.training.max_bad_steps,
+    )
+
+
+def _class_counts(task: Task, data: SiteData) -> dict[str, int]:
+    """Training samples by class name; empty if the targets are not classes."""
+    if not task.classes or data.train.targets.dim() != 1:
+        return {}
+    counts = data.train.targets.bincount(minlength=len(task.classes)).tolist()
+    return dict(zip(task.classes, counts, strict=True))
+
+
+def run(job: Job, settings: Settings) -> None:
+    """Train until the job's end, then stay and report, until SIGTERM or SIGINT."""
+    task = job_task(job)
+    mailbox = RedisMailbox(settings.redis_url, job.name, settings.site)
+    shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
+    post = Post(settings.site, mailbox, shelf)
+    trainer = build_trainer(job, settings, task, post)
+
+    async def carry(ready: Ready, stop: asyncio.Event) -> None:
+        async with carrying(post):
+            ready()
+            await stop.wait()
+
+    with stop_signals() as stop:
+        background = Background(carry, on_exit=stop.set)
+        background.start(READY_TIMEOUT)
+        try:
+            trainer.run(stop)
+        finally:
+            background.stop(READY_TIMEOUT)
+
+
+@asynccontextmanager
+async def carrying(post: Post) -> AsyncIterator[None]:
+    """A post that carries while the block runs."""
+    task = asyncio.create_task(post.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set; the handlers before come back at the end. Main thread only."""
+    stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

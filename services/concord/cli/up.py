@@ -1,0 +1,155 @@
+"""`concord up`: a whole federation on this machine, watched live, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from concord.apps.local import BASE_PORT, LocalFleet
+from concord.cli.options import AsJson, JobArgument, Overrides
+from concord.cli.render import bar, console, print_json
+from concord.cli.runfile import RunFile, remove_run_file, run_file_path, write_run_file
+from concord.cli.watch import FleetWatch, Status
+from concord.job import Job, load_job
+
+_TICK = 0.25
+"""Seconds between two looks at the fleet."""
+_INCIDENTS_SHOWN = 3
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("up")(up)
+
+
+def up(
+    job: JobArgument,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    base_port: Annotated[int, typer.Option(help="Port of the first site; the others follow.")] = BASE_PORT,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Keep checkpoints here for a later run. Default: forget them.")
+    ] = None,
+    until_finished: Annotated[
+        bool, typer.Option("--until-finished", help="End when every site has done its last round.")
+    ] = False,
+) -> None:
+    """Run all sites of a job on this machine, each a real process, and show how they come to agree."""
+    loaded = load_job(job, overrides or ())
+    run_file = run_file_path(os.environ)
+    with interruptible() as stop, LocalFleet(loaded, base_port, state_dir) as fleet:
+        write_run_file(run_file, RunFile(loaded.name, str(job), dict(fleet.urls), os.getpid()))
+        try:
+            with FleetWatch(fleet.urls) as watch:
+                follow(loaded, fleet, watch, stop, quiet=as_json, until_finished=until_finished)
+        finally:
+            remove_run_file(run_file)
+    if as_json:
+        print_json({"name": loaded.name, "seconds": watch.elapsed, "sites": watch.statuses})
+
+
+def follow(
+    job: Job,
+    fleet: LocalFleet,
+    watch: FleetWatch,
+    stop: threading.Event,
+    *,
+    quiet: bool,
+    until_finished: bool,
+) -> None:
+    """Keep the fleet alive and the table fresh until `stop`, or until all sites are done if so asked."""
+    screen = console()
+    screen.quiet = quiet
+    with Live(fleet_table(job, fleet, watch), console=screen, refresh_per_second=4) as live:
+        while not stop.wait(_TICK):
+            fleet.supervise()
+            live.update(fleet_table(job, fleet, watch))
+            if until_finished and watch.finished:
+                return
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, instead of ending the process in the middle of something."""
+    stop = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def fleet_table(job: Job, fleet: LocalFleet, watch: FleetWatch) -> Group:
+    """The live view: a row per site, and below it what went wrong lately and where to ask."""
+    title = f"{job.name} · {job.algorithm.name} · {job.topology.kind} · {watch.elapsed:.0f} s"
+    table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
+    for column, justify in _COLUMNS:
+        table.add_column(column, justify=justify, no_wrap=True)
+    for site, status in watch.statuses.items():
+        table.add_row(site, *(_waiting() if status is None else _cells(status)))
+    return Group(table, *_footer(fleet))
+
+
+_COLUMNS: tuple[tuple[str, Any], ...] = (
+    ("site", "left"),
+    ("has", "left"),
+    ("round", "right"),
+    ("accuracy", "left"),
+    ("stale", "right"),
+    ("apart", "right"),
+    ("steps/s", "right"),
+    ("", "left"),
+)
+
+
+def _waiting() -> list[Text | str]:
+    return ["", "", bar(None), "", "", "", Text("starting", style="dim")]
+
+
+def _cells(status: Status) -> list[Text | str]:
+    progress = status["progress"]
+    held = [name for name, count in status["classes"].items() if count]
+    target = f"/{status['rounds']}" if status["rounds"] else ""
+    value = progress["metrics"].get(status["metric"])
+    phase = progress["phase"]
+    return [
+        " ".join(held) if len(held) <= 5 else f"{len(held)} classes",
+        f"{progress['round']}{target}",
+        Text(bar(value), style=_shade(value)),
+        _worst(progress["edges"], "staleness_seconds", "{:.1f} s"),
+        _worst(progress["edges"], "consensus_distance", "{:.3f}"),
+        f"{status['steps_per_second']:.0f}",
+        Text(phase, style="green" if phase == "finished" else "cyan"),
+    ]
+
+
+def _shade(value: float | None) -> str:
+    return "dim" if value is None else "green" if value >= 0.9 else "yellow" if value >= 0.5 else "red"
+
+
+def _worst(edges: Status, key: str, form: str) -> str:
+    values = [edge[key] for edge in edges.values() if edge[key] is not None]
+    return form.format(max(values)) if values else "-"
+
+
+def _footer(fleet: LocalFleet) -> list[Text]:
+    lines = [
+        Text(f"{one.site}: {one.process} ended ({one.exit_code}), started again", style="yellow")
+        for one in fleet.incidents[-_INCIDENTS_SHOWN:]
+    ]
+    first = next(iter(fleet.urls.values()))
+    return [*lines, Text(f"{first}/v1/status · concord status · concord predict · Ctrl-C stops", style="dim")]
