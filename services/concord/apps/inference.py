@@ -105,6 +105,10 @@ class InferenceService:
             router.add_api_route(path, endpoint, methods=[method], openapi_extra=docs, tags=["inference"])
 
         model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
+        # Routes are tried in order, at several microseconds each: the busy ones first.
+        add("POST", model + "/infer", self.infer, V2_INFER)
+        add("POST", "/v1/predict", self.predict, V1_PREDICT)
+        add("POST", version + "/infer", self.infer_version, V2_INFER)
         add("GET", "/v2", self.server_metadata)
         add("GET", "/v2/health/live", self.live)
         add("GET", "/v2/health/ready", self.ready)
@@ -112,9 +116,6 @@ class InferenceService:
         add("GET", version, self.version_metadata)
         add("GET", model + "/ready", self.model_ready)
         add("GET", version + "/ready", self.version_ready)
-        add("POST", model + "/infer", self.infer, V2_INFER)
-        add("POST", version + "/infer", self.infer_version, V2_INFER)
-        add("POST", "/v1/predict", self.predict, V1_PREDICT)
         add("GET", "/v1/models", self.models, V1_MODELS)
         return router
 

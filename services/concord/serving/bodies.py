@@ -10,6 +10,7 @@ from torch import Tensor
 
 from concord.errors import BodyError, InputError
 from concord.serving.predictor import Prediction, ServedModel
+from concord.serving.tensors import all_finite
 
 Fields = Mapping[str, object]
 
@@ -43,6 +44,6 @@ def encode(fields: Fields) -> bytes:
 def predict(served: ServedModel, inputs: Tensor, field: str) -> Prediction:
     """A prediction of finite numbers; InputError for `field` if the inputs drive the model beyond float32."""
     prediction = served.predict(inputs)
-    if not bool(prediction.outputs.isfinite().all()):
+    if not all_finite(prediction.outputs):
         raise InputError(field, "values small enough for the model's outputs to be finite")
     return prediction

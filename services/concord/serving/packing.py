@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from concord.errors import RefusalReason, SealError, SnapshotRefused
 from concord.sealed import seal, unseal
+from concord.serving.tensors import all_finite
 
 
 def pack_model(module: nn.Module, about: Mapping[str, str] | None = None) -> bytes:
@@ -49,5 +50,5 @@ def _form(tensor: Tensor | None) -> str:
 
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if tensor.is_floating_point() and not all_finite(tensor):
             raise SnapshotRefused(RefusalReason.NOT_FINITE, f"tensor {name!r} holds NaN or infinity")

@@ -40,9 +40,8 @@ def parse_inputs(data: object, row: tuple[int, ...]) -> Tensor:
             return read_tensor(data, form, "FP32", FIELD).view(1, *row)
         if shape[1:] == form and shape[0] > 0:
             return read_tensor(data, shape, "FP32", FIELD).view(shape[0], *row)
-    raise InputError(
-        FIELD, f"a list of rows (or one row), each of {flat[0]} numbers, flat or nested as {list(row)}"
-    )
+    nested = "" if row == flat else f", flat or nested as {list(row)}"
+    raise InputError(FIELD, f"a list of rows (or one row), each of {flat[0]} finite numbers{nested}")
 
 
 def _format_rows(prediction: Prediction) -> list[dict[str, object]]:
