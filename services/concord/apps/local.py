@@ -90,9 +90,7 @@ class LocalFleet:
             for i, name in enumerate(job.site_names)
         }
 
-    def _cell(
-        self, site: str, port: int, neighbours: tuple[str, ...], state_dir: Path | None
-    ) -> _Cell:
+    def _cell(self, site: str, port: int, neighbours: tuple[str, ...], state_dir: Path | None) -> _Cell:
         directory = self._directory / site
         directory.mkdir()
         redis = EmbeddedServer(directory)

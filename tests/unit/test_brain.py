@@ -1,0 +1,308 @@
+"""The brain is fed events and its actions are compared: no clock, no thread, no I/O."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from concord.consensus.algorithm import EdgeTerms, LocalStep
+from concord.consensus.registry import AlgorithmOptions, build_algorithm
+from concord.errors import CheckpointError
+from concord.site.actions import (
+    Action,
+    Announce,
+    Evaluate,
+    Finish,
+    Publish,
+    PublishSnapshot,
+    ReportStatus,
+    RollBack,
+    SaveCheckpoint,
+)
+from concord.site.brain import Brain, Identity, Plan
+from concord.site.edges import Edge
+from concord.site.events import (
+    Booted,
+    EdgesChanged,
+    Evaluated,
+    GradientComputed,
+    Reincarnated,
+    UpdatesArrived,
+)
+from concord.site.status import Phase
+from concord.wire.messages import Header, Stamp, Update
+
+STEP = LocalStep(rate=0.1, steps=2)
+TERMS = EdgeTerms(penalty=2.0, averaging=1.0)
+NEVER = 1e9
+QUIET = Plan(
+    local_steps=2,
+    evaluate_interval=NEVER,
+    checkpoint_interval=NEVER,
+    snapshot_interval=NEVER,
+    status_interval=NEVER,
+    max_bad_steps=3,
+)
+
+
+def make_brain(
+    plan: Plan = QUIET, neighbours: tuple[str, ...] = ("N2",), algorithm: str = "ecl", size: int = 3
+) -> Brain:
+    primal = torch.zeros(size)
+    return Brain(
+        Identity("federation", "N1", "print"),
+        plan,
+        build_algorithm(AlgorithmOptions(name=algorithm), primal, STEP),
+        torch.ones(size),
+        {name: Edge(1, TERMS) for name in neighbours},
+    )
+
+
+def boot(brain: Brain, at: float = 0.0, incarnation: int = 1) -> list[Action]:
+    return brain.handle(Booted(at, incarnation))
+
+
+def step(brain: Brain, at: float = 0.0, finite: bool = True) -> list[Action]:
+    return brain.handle(GradientComputed(at, loss=1.5, samples=4, finite=finite))
+
+
+def settle(brain: Brain) -> None:
+    """Past the first round, at whose end every timer that never rang before rings."""
+    boot(brain)
+    step(brain)
+    step(brain)
+
+
+def update_from(sender: str, stamp: Stamp, value: float = 1.0, round: int = 7) -> Update:
+    header = Header(
+        federation="federation",
+        fingerprint="print",
+        sender=sender,
+        receiver="N1",
+        stamp=stamp,
+        step=14,
+        round=round,
+        algorithm="ecl",
+        penalty=2.0,
+        averaging=1.0,
+        sent_at=0.0,
+    )
+    return Update(header, {"message": torch.full((3,), value)})
+
+
+def only(actions: list[Action], kind: type[Action]) -> Action:
+    (found,) = [action for action in actions if isinstance(action, kind)]
+    return found
+
+
+def published(actions: list[Action]) -> dict[str, Update]:
+    action = only(actions, Publish)
+    assert isinstance(action, Publish)
+    return {update.header.receiver: update for update in action.updates}
+
+
+def test_boot_announces_the_edge_table() -> None:
+    brain = make_brain()
+    action = only(boot(brain, incarnation=5), Announce)
+    assert isinstance(action, Announce)
+    assert action.table.incarnation == 5
+    assert action.table.layout == {"message": 3}
+    assert action.table.edges == {"N2": Edge(1, TERMS)}
+
+
+def test_a_round_is_local_steps_and_one_publication() -> None:
+    brain = make_brain(neighbours=("N2", "N3"))
+    settle(brain)
+    assert step(brain) == []
+    updates = published(step(brain))
+    assert set(updates) == {"N2", "N3"}
+    header = updates["N2"].header
+    assert (header.stamp, header.round, header.step) == (Stamp(1, 1, 2), 2, 4)
+    assert (header.penalty, header.averaging, header.algorithm) == (2.0, 1.0, "ecl")
+
+
+def test_what_is_published_was_computed_at_the_step() -> None:
+    brain = make_brain()
+    settle(brain)
+    step(brain)
+    update = published(step(brain))["N2"]
+    expected = 2 * brain.algorithm.primal  # the anchor still is the common start, zero
+    brain.handle(UpdatesArrived(0.0, [update_from("N2", Stamp(1, 1, 1))]))
+    torch.testing.assert_close(update.parts["message"], expected)
+
+
+def test_publications_keep_their_distance() -> None:
+    plan = Plan(local_steps=1, publish_interval=1.0, status_interval=NEVER, snapshot_interval=NEVER)
+    brain = make_brain(plan)
+    boot(brain)
+    times = [
+        at for at in (0.0, 0.4, 0.9, 1.1, 1.5, 2.2) if any(isinstance(a, Publish) for a in step(brain, at))
+    ]
+    assert times == [0.0, 1.1, 2.2]
+
+
+def test_an_algorithm_that_sends_nothing_publishes_nothing() -> None:
+    brain = make_brain(algorithm="local")
+    settle(brain)
+    assert not any(isinstance(action, Publish) for action in [*step(brain), *step(brain)])
+
+
+@pytest.mark.parametrize(
+    "stale", [Stamp(1, 3, 4), Stamp(1, 3, 5), Stamp(1, 2, 9), Stamp(0, 9, 9), Stamp(2, 9, 9)]
+)
+def test_an_old_update_or_one_of_another_epoch_changes_nothing(stale: Stamp) -> None:
+    brain = make_brain()
+    boot(brain)
+    brain.handle(UpdatesArrived(0.0, [update_from("N2", Stamp(1, 3, 5))]))
+    before = brain.algorithm.state()
+    brain.handle(UpdatesArrived(1.0, [update_from("N2", stale, value=9.0), update_from("N9", stale)]))
+    after = brain.algorithm.state()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert brain.seen() == {"N2": Stamp(1, 3, 5)}
+
+
+def test_a_neighbour_that_restarted_is_heard() -> None:
+    brain = make_brain()
+    boot(brain)
+    brain.handle(UpdatesArrived(0.0, [update_from("N2", Stamp(1, 3, 2000))]))
+    brain.handle(UpdatesArrived(0.0, [update_from("N2", Stamp(1, 4, 1))]))
+    assert brain.seen() == {"N2": Stamp(1, 4, 1)}
+
+
+def test_staleness_grows_while_a_neighbour_is_silent_and_the_edge_stays() -> None:
+    brain = make_brain()
+    boot(brain)
+    brain.handle(UpdatesArrived(10.0, [update_from("N2", Stamp(1, 1, 1))]))
+    for _ in range(6):
+        step(brain, at=12.0)
+    edge = brain.progress(at=13.0).edges["N2"]
+    assert (edge.staleness_rounds, edge.staleness_seconds, edge.neighbour_round) == (3, 3.0, 7)
+    assert edge.received == 1
+
+
+def test_no_update_yet_is_not_staleness_zero() -> None:
+    edge = make_brain().progress(at=5.0).edges["N2"]
+    assert (edge.staleness_rounds, edge.staleness_seconds, edge.consensus_distance) == (None, None, None)
+
+
+def test_consensus_distance_reads_the_neighbours_model_off_two_messages() -> None:
+    brain = make_brain()
+    settle(brain)
+    step(brain)
+    sent = published(step(brain))["N2"].parts["message"]
+    theirs = torch.tensor([0.5, -0.25, 2.0])
+    message = 2 * theirs - sent  # their anchor for us is what we sent
+    update = update_from("N2", Stamp(1, 1, 1))
+    brain.handle(UpdatesArrived(0.0, [Update(update.header, {"message": message})]))
+    own = brain.algorithm.primal
+    found = brain.progress(0.0).edges["N2"].consensus_distance
+    assert found == pytest.approx(float(torch.dist(own, theirs) / own.norm()), rel=1e-5)
+
+
+def test_a_step_without_finite_gradient_is_dropped_and_counted() -> None:
+    brain = make_brain()
+    settle(brain)
+    before = brain.algorithm.primal.clone()
+    assert step(brain, finite=False) == []
+    assert torch.equal(brain.algorithm.primal, before)
+    assert brain.progress(0.0).bad_steps == 1
+    assert brain.progress(0.0).step == 2
+
+
+def test_too_many_bad_steps_in_a_row_roll_back() -> None:
+    brain = make_brain()
+    settle(brain)
+    outcomes = [step(brain, finite=finite) for finite in (False, False, True, False, False, False)]
+    assert outcomes[-1] == [RollBack(3)]
+    assert not any(isinstance(action, RollBack) for actions in outcomes[:-1] for action in actions)
+    brain.rolled_back()
+    assert brain.progress(0.0).rollbacks == 1
+    assert step(brain, finite=False) == []
+
+
+def test_the_last_round_leaves_everything_behind_in_order() -> None:
+    brain = make_brain(Plan(local_steps=2, rounds=2, snapshot_interval=NEVER))
+    settle(brain)
+    step(brain)
+    actions = step(brain)
+    kinds = [Publish, Evaluate, PublishSnapshot, SaveCheckpoint, ReportStatus, Finish]
+    assert [type(action) for action in actions] == kinds
+    assert brain.phase is Phase.FINISHED
+
+
+def test_a_time_limit_counts_training_time_over_restarts() -> None:
+    plan = Plan(local_steps=1, seconds=10.0)
+    brain = make_brain(plan)
+    boot(brain, at=100.0)
+    step(brain, at=107.0)
+    tensors, memo = brain.state()
+    again = make_brain(plan)
+    again.load_state(tensors, memo)
+    boot(again, at=5000.0, incarnation=2)
+    assert not any(isinstance(action, Finish) for action in step(again, at=5002.0))
+    assert any(isinstance(action, Finish) for action in step(again, at=5003.0))
+
+
+def test_a_snapshot_carries_the_metrics_of_the_evaluation_before_it() -> None:
+    brain = make_brain(Plan(local_steps=1, snapshot_interval=1.0, evaluate_interval=NEVER))
+    boot(brain)
+    kinds = [type(action) for action in step(brain, at=2.0)]
+    assert kinds.index(Evaluate) < kinds.index(PublishSnapshot)
+    brain.handle(Evaluated(2.0, {"accuracy": 0.9}))
+    assert brain.progress(2.0).metrics == {"accuracy": 0.9}
+
+
+def trained_brain() -> Brain:
+    brain = make_brain(neighbours=("N2", "N3"), algorithm="sm-ecl")
+    settle(brain)
+    for sequence in range(1, 4):
+        brain.handle(UpdatesArrived(0.0, [update_from("N2", Stamp(1, 1, sequence), value=0.1 * sequence)]))
+        step(brain)
+    return brain
+
+
+def test_a_restored_brain_steps_bit_identically_and_outranks_its_old_life() -> None:
+    brain = trained_brain()
+    tensors, memo = brain.state()
+    again = make_brain(neighbours=("N2", "N3"), algorithm="sm-ecl")
+    again.load_state(tensors, memo)
+    boot(again, incarnation=2)
+    for one in (brain, again):
+        one.handle(UpdatesArrived(0.0, [update_from("N3", Stamp(1, 1, 1), value=0.3)]))
+    for _ in range(5):
+        ours, theirs = step(brain), step(again)
+        assert torch.equal(brain.algorithm.primal, again.algorithm.primal)
+    sent, resent = published(ours)["N2"], published(theirs)["N2"]
+    assert torch.equal(sent.parts["message"], resent.parts["message"])
+    assert resent.header.stamp > sent.header.stamp
+    assert again.seen() == brain.seen()
+
+
+def test_a_checkpoint_of_another_model_is_refused() -> None:
+    tensors, memo = make_brain(size=4).state()
+    with pytest.raises(CheckpointError, match="another model"):
+        make_brain(size=3).load_state(tensors, memo)
+
+
+def test_a_neighbour_that_remembers_a_later_life_makes_the_site_outrank_it() -> None:
+    brain = make_brain()
+    settle(brain)
+    action = only(brain.handle(Reincarnated(0.0, 9)), Announce)
+    assert isinstance(action, Announce)
+    assert action.table.incarnation == 9
+    step(brain)
+    assert published(step(brain))["N2"].header.stamp == Stamp(1, 9, 1)
+
+
+def test_edges_come_go_and_change_by_decision() -> None:
+    brain = make_brain(neighbours=("N2", "N3"))
+    settle(brain)
+    harder = EdgeTerms(penalty=4.0, averaging=1.0)
+    action = only(brain.handle(EdgesChanged(0.0, {"N3": Edge(2, harder), "N4": Edge(1, TERMS)})), Announce)
+    assert isinstance(action, Announce)
+    assert action.table.edges == {"N3": Edge(2, harder), "N4": Edge(1, TERMS)}
+    step(brain)
+    updates = published(step(brain))
+    assert set(updates) == {"N3", "N4"}
+    assert updates["N3"].header.stamp.epoch == 2
+    assert updates["N3"].header.penalty == 4.0
