@@ -83,12 +83,18 @@ def _doubtful(path: Path, wrong: Sequence[Path]) -> bool:
 def _without(data: Mapping[str, object], paths: Sequence[Path]) -> dict[str, object]:
     kept = deepcopy(dict(data))
     for path in paths:
-        place: object = kept
-        for part in path[:-1]:
-            place = place.get(part) if isinstance(place, dict) else None
-        if isinstance(place, dict) and path:
-            place.pop(path[-1], None)
+        _remove(kept, path)
     return kept
+
+
+def _remove(place: dict[str, object], path: Path) -> None:
+    """Take out the value at a path, or the innermost keyed value around it."""
+    key = str(path[0])
+    inner = place.get(key)
+    if len(path) > 1 and isinstance(inner, dict):
+        _remove(inner, path[1:])
+    else:
+        place.pop(key, None)
 
 
 def _problem(document: Document, detail: ErrorDetails) -> JobProblem:

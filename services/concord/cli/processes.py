@@ -1,0 +1,83 @@
+"""The commands that are a site's processes: flags and environment become a job and settings for `apps`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Protocol, cast
+
+import typer
+
+from concord.cli.options import Overrides
+from concord.errors import JobError
+from concord.job import Job, load_job
+from concord.settings import Settings, load_settings
+from concord.suggest import unknown
+
+
+class Run(Protocol):
+    """A process: returns when it was told to stop, or its work is done."""
+
+    def __call__(self, job: Job, settings: Settings) -> None: ...
+
+
+PROCESSES = {
+    "trainer": ("concord.apps.trainer", "Train this site's model: steps, consensus, checkpoints, snapshots."),
+    "exchange": ("concord.apps.exchange", "Exchange updates with the neighbours over HTTP."),
+    "inference": ("concord.apps.inference", "Answer prediction requests with the newest model."),
+    "site": ("concord.apps.combined", "Trainer, exchange and inference in one process, for a small machine."),
+}
+
+JobOption = Annotated[Path, typer.Option("--job", envvar="CONCORD_JOB", help="The job file (YAML).")]
+Text = str | None
+
+
+def register(app: typer.Typer) -> None:
+    """Add one command per process."""
+    for name, (module, text) in PROCESSES.items():
+        app.command(name, help=text)(_command(module))
+
+
+def _command(module: str) -> Callable[..., None]:
+    def command(
+        job: JobOption,
+        overrides: Overrides = None,
+        site: Annotated[Text, typer.Option(help="The site this process works for.")] = None,
+        redis_url: Annotated[Text, typer.Option(help="The site's own Redis.")] = None,
+        state_dir: Annotated[Text, typer.Option(help="Folder for checkpoints.")] = None,
+        host: Annotated[Text, typer.Option(help="Address to listen on.")] = None,
+        port: Annotated[Text, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+        metrics_port: Annotated[Text, typer.Option(help="Port for metrics.")] = None,
+        peers: Annotated[Text, typer.Option(help="Neighbours' URLs: N2=http://host:port,N3=...")] = None,
+        secret_file: Annotated[Text, typer.Option(help="File with the federation's secret.")] = None,
+        insecure: Annotated[bool, typer.Option("--insecure", help="Do without a secret.")] = False,
+    ) -> None:
+        flags = {
+            "site": site,
+            "redis_url": redis_url,
+            "state_dir": state_dir,
+            "host": host,
+            "port": port,
+            "metrics_port": metrics_port,
+            "peers": peers,
+            "secret_file": secret_file,
+            "insecure": "true" if insecure else None,
+        }
+        loaded = load_job(job, overrides or ())
+        settings = load_settings(flags, os.environ)
+        _check_names(loaded, settings)
+        run = cast(Run, import_module(module).run)
+        run(loaded, settings)
+
+    return command
+
+
+def _check_names(job: Job, settings: Settings) -> None:
+    """JobError unless the site, and every peer, is one of the job's."""
+    if not settings.site:
+        raise JobError(f"no site is given: set --site or CONCORD_SITE to one of {', '.join(job.site_names)}")
+    for name in (settings.site, *settings.peers):
+        if name not in job.sites:
+            raise JobError(unknown("site", name, job.site_names))
