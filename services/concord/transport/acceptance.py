@@ -64,6 +64,10 @@ class EdgeBook:
             raise NotAllowed(f"{neighbour[:64]!r} is not a neighbour of {self._site}")
         return expectations[neighbour]
 
+    async def refresh(self) -> None:
+        """Look at the table now; errors as `expectation`, but for NotAllowed."""
+        await self._fresh(DISPUTED_TABLE_AGE)
+
     async def _fresh(self, max_age: float) -> dict[str, Expectation]:
         if self._expectations is None:
             max_age = min(max_age, DISPUTED_TABLE_AGE)

@@ -1,4 +1,4 @@
-"""This site's outbox as the exchange sees it: one waiter on the mailbox wakes everyone who has something to deliver.
+"""This site's outbox as its exchange sees it: one waiter on the mailbox wakes all who have something to do.
 
 Also notices when a neighbour remembers a later life of this site than the one that fills the outbox now.
 """
@@ -69,7 +69,7 @@ class Outbox:
             await news.wait()
 
     async def poll(self, neighbour: str, after: Stamp | None, timeout: float) -> Slot | None:
-        """Like `read`, but waits up to `timeout` seconds for something; not at all once `close` was called."""
+        """Like `read`, but waits up to `timeout` seconds for something; not at all after `close`."""
         deadline = time.monotonic() + timeout
         while True:
             news = self._news.listen()
@@ -80,7 +80,7 @@ class Outbox:
             await wait_for(news, left)
 
     def forget(self) -> None:
-        """The mailbox was emptied: what was read from it says nothing of what it will hold. Everyone looks again."""
+        """The mailbox was emptied, so what was read from it counts no more; everyone looks again."""
         self._agreed.clear()
         self._news.ring()
 
@@ -90,7 +90,7 @@ class Outbox:
         self._news.ring()
 
     async def heed(self, neighbour: str, remembered: Stamp) -> None:
-        """`neighbour` has this stamp from us. If our outbox is behind it, the trainer must live above that life.
+        """`neighbour` has this stamp from us; if our outbox is behind it, the trainer must live above it.
 
         This happens when a site lost its state and starts over: its neighbours would take its updates for old
         ones.

@@ -87,8 +87,11 @@ def _summary(latencies: Latencies) -> dict[str, float | int | None]:
 
 @dataclass(slots=True)
 class ExchangeState:
-    """A whole exchange. `unproven` counts requests refused for the identity they claimed, `emptied` how often the
-    mailbox had lost its content, `mailbox_errors` failed calls to it."""
+    """A whole exchange.
+
+    `unproven` counts requests refused for the identity they claimed, `emptied` how often the
+    mailbox had lost its content, `mailbox_errors` failed calls to it.
+    """
 
     site: str
     edges: defaultdict[str, EdgeTraffic] = field(default_factory=lambda: defaultdict(EdgeTraffic))

@@ -1,0 +1,349 @@
+"""The exchange: a site's HTTP door for its neighbours, and the courier behind it.
+
+Composes mailbox, identity, acceptance and courier; the routes only turn requests into calls and errors into
+statuses. Knows neither the task nor the model: what an update must be like it learns from the site's trainer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from fastapi import APIRouter, FastAPI, Request, Response
+
+import concord
+from concord.apps.bare_routes import bare_router, read_body
+from concord.apps.reach import plan_routes
+from concord.apps.serve import Server, bind
+from concord.apps.serve import run as serve_process
+from concord.errors import (
+    BodyTooLargeError,
+    ConcordError,
+    IdentityError,
+    InputError,
+    MailboxError,
+    NotAllowed,
+    RefusalReason,
+    UpdateRefused,
+)
+from concord.job import Job
+from concord.mailbox.redis import RedisMailbox
+from concord.settings import Settings
+from concord.site.edges import NOTE_STATUS
+from concord.site.ports import Mailbox
+from concord.transport.acceptance import Acceptance, EdgeBook
+from concord.transport.courier import Courier
+from concord.transport.http import NeighbourClient
+from concord.transport.identity import INSECURE, Claim, Clock, Signer, Trust, Verifier, digest
+from concord.transport.lane import CourierSettings, EdgeRoute
+from concord.transport.offload import offload
+from concord.transport.outbox import Outbox
+from concord.transport.traffic import ExchangeState
+from concord.wire.codec import Expectation
+from concord.wire.messages import Stamp
+
+LONGEST_WAIT = 30.0
+"""Seconds a pull may be held at most."""
+
+REFUSAL_STATUS: Mapping[RefusalReason, int] = {
+    RefusalReason.TOO_LARGE: 413,
+    RefusalReason.MALFORMED: 422,
+    RefusalReason.CHECKSUM: 422,
+    RefusalReason.PROTOCOL: 422,
+    RefusalReason.FEDERATION: 409,
+    RefusalReason.FINGERPRINT: 409,
+    RefusalReason.IDENTITY: 403,
+    RefusalReason.EPOCH: 409,
+    RefusalReason.TERMS: 409,
+    RefusalReason.LAYOUT: 422,
+    RefusalReason.NOT_FINITE: 422,
+}
+
+_ERROR_STATUS: tuple[tuple[type[ConcordError], int, str], ...] = (
+    (NotAllowed, 403, "not_allowed"),
+    (IdentityError, 401, "identity"),
+    (InputError, 400, "request"),
+    (MailboxError, 503, "unavailable"),
+)
+"""First match wins."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeSettings:
+    """One site's exchange.
+
+    `routes` say how its neighbours are reached. `max_update_bytes` bounds an update (None: derived from the
+    model). Seconds: `timeout` bounds connecting to a neighbour and each read and write, `clock_window` is how
+    far the clocks of two sites may be apart, `retry_after` is what a caller is told while the mailbox is
+    away.
+    """
+
+    site: str
+    trust: Trust
+    routes: tuple[EdgeRoute, ...] = ()
+    max_update_bytes: int | None = None
+    timeout: float = 10.0
+    clock_window: float = 300.0
+    retry_after: int = 1
+    courier: CourierSettings = field(default_factory=CourierSettings)
+
+
+class ExchangeService:
+    """The routes and the courier behind them: include `router` in an app, keep `running` open around it."""
+
+    def __init__(
+        self, mailbox: Mailbox, settings: ExchangeSettings, clock: Clock, rng: random.Random
+    ) -> None:
+        self.state = ExchangeState(settings.site)
+        self.router = self._routes()
+        self._mailbox = mailbox
+        self._settings = settings
+        self._verifier = Verifier(settings.site, settings.trust, clock, settings.clock_window)
+        self._client = NeighbourClient(Signer(settings.site, settings.trust, clock), settings.timeout)
+        self._book = EdgeBook(mailbox, settings.site, settings.max_update_bytes)
+        self._acceptance = Acceptance(mailbox, self._book, self.state, clock)
+        self._outbox = Outbox(mailbox, self.state, rng)
+        self._courier = Courier(
+            mailbox,
+            settings.routes,
+            self._client,
+            self._outbox,
+            self._acceptance,
+            self.state,
+            settings.courier,
+            rng,
+        )
+        self._delivering: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Deliver and fetch until the context ends; the mailbox stays the caller's to close."""
+        self._delivering = asyncio.create_task(self._courier.run(), name="courier")
+        try:
+            yield
+        finally:
+            self.release()
+            self._delivering.cancel()
+            await asyncio.wait((self._delivering,))
+            await self._client.close()
+
+    def release(self) -> None:
+        """Answer every pull that is held, and hold none from now on: the server is about to stop."""
+        self._outbox.close()
+
+    def _routes(self) -> APIRouter:
+        router = bare_router()
+        router.add_api_route("/v1/inbox/{sender}", self.put_inbox, methods=["PUT"], tags=["exchange"])
+        router.add_api_route("/v1/outbox/{receiver}", self.get_outbox, methods=["GET"], tags=["exchange"])
+        router.add_api_route("/v1/status", self.status, methods=["GET"], tags=["exchange"])
+        return router
+
+    # --- routes -------------------------------------------------------------------------------------------
+
+    async def put_inbox(self, request: Request, sender: str) -> Response:
+        """Take in one update from a neighbour: 204 stored, 200 known already, otherwise why not."""
+        return await self._answer(self._store(request, sender))
+
+    async def get_outbox(self, request: Request, receiver: str) -> Response:
+        """The newest update for a neighbour if newer than `after`, waiting up to `wait` seconds for one."""
+        return await self._answer(self._fetch(request, receiver))
+
+    async def status(self, request: Request) -> Response:
+        """What the site knows of itself: its trainer's status, and the exchange's view of every edge."""
+        note, mailbox = await self._trainer_status()
+        exchange = {
+            "mailbox": mailbox,
+            "unproven": self.state.unproven,
+            "emptied": self.state.emptied,
+            "mailbox_errors": self.state.mailbox_errors,
+            "edges": {neighbour: traffic.to_dict() for neighbour, traffic in self.state.edges.items()},
+        }
+        return _json(200, {"site": self.state.site, **note, "exchange": exchange})
+
+    async def live(self, request: Request) -> Response:
+        """200 while the process does its work."""
+        stopped = self._delivering is not None and self._delivering.done()
+        return _json(503 if stopped else 200, {"live": not stopped})
+
+    async def ready(self, request: Request) -> Response:
+        """200 if the mailbox can be reached and the trainer has said what the edges are; 503 and why not."""
+        return await self._answer(self._ready())
+
+    # --- what they do -------------------------------------------------------------------------------------
+
+    async def _store(self, request: Request, sender: str) -> Response:
+        claim = self._claim(request, sender)
+        limit = await self._acceptance.limit(sender)
+        body = await self._read(request, sender, limit)
+        self._verifier.confirm(claim, await offload(len(body), digest, body))
+        self._courier.heard(sender)
+        try:
+            receipt = await self._acceptance.accept(sender, body)
+        except UpdateRefused as refusal:
+            return _refusal(refusal, await self._book.expectation(sender))
+        if receipt.stored:
+            return Response(status_code=204)
+        return _json(200, {"newest": str(receipt.newest)})
+
+    async def _read(self, request: Request, sender: str, limit: int) -> bytes:
+        try:
+            return await read_body(request, limit)
+        except BodyTooLargeError as error:
+            refusal = UpdateRefused(RefusalReason.TOO_LARGE, f"an update from {sender} has {error.expected}")
+            self._acceptance.refuse(sender, refusal)
+            raise refusal from error
+
+    async def _fetch(self, request: Request, receiver: str) -> Response:
+        claim = self._claim(request, receiver)
+        await self._acceptance.limit(receiver)
+        self._verifier.confirm(claim, _DIGEST_OF_NOTHING)
+        self._courier.heard(receiver)
+        after, wait = _read_position(request), _read_wait(request)
+        slot = await self._outbox.poll(receiver, after, 0.0)
+        if slot is None and after is not None:
+            self.state.edges[receiver].delivered = after
+            await self._outbox.heed(receiver, after)
+        if slot is None:
+            slot = await self._outbox.poll(receiver, after, wait)
+        if slot is None:
+            return Response(status_code=304 if "if-none-match" in request.headers else 204)
+        self.state.edges[receiver].bytes_out += len(slot.blob)
+        headers = {"ETag": f'"{slot.stamp}"'}
+        return Response(slot.blob, headers=headers, media_type="application/octet-stream")
+
+    def _claim(self, request: Request, site: str) -> Claim:
+        claim = self._verifier.claim(request.method, _target(request), request.headers)
+        if claim.site != site:
+            raise NotAllowed(f"{claim.site[:64]!r} may use its own slot only, not that of {site[:64]!r}")
+        return claim
+
+    async def _ready(self) -> Response:
+        await self._book.refresh()
+        return _json(200, {"ready": True})
+
+    async def _trainer_status(self) -> tuple[dict[str, object], str]:
+        try:
+            note = json.loads(await self._mailbox.read_note(NOTE_STATUS) or "{}")
+        except MailboxError as error:
+            return {}, str(error)
+        except ValueError:
+            return {}, "the trainer's status cannot be read"
+        return (note if isinstance(note, dict) else {}), "ok"
+
+    async def _answer(self, work: Awaitable[Response]) -> Response:
+        try:
+            return await work
+        except UpdateRefused as refusal:
+            return _refusal(refusal, None)
+        except (IdentityError, InputError, MailboxError) as error:
+            self.state.unproven += isinstance(error, IdentityError)
+            self.state.mailbox_errors += isinstance(error, MailboxError)
+            return self._problem(error)
+
+    def _problem(self, error: ConcordError) -> Response:
+        status, reason = next((s, reason) for kind, s, reason in _ERROR_STATUS if isinstance(error, kind))
+        headers = {"Retry-After": str(self._settings.retry_after)} if status == 503 else None
+        return _json(status, {"reason": reason, "detail": str(error)}, headers)
+
+
+def create_exchange(
+    mailbox: Mailbox,
+    settings: ExchangeSettings,
+    *,
+    clock: Callable[[], float] = time.time,
+    rng: random.Random | None = None,
+) -> ExchangeService:
+    """The exchange of one site. `clock` gives seconds since the Unix epoch, `rng` the jitter of retries."""
+    return ExchangeService(mailbox, settings, clock, rng or random.Random())  # noqa: S311 (no secret)
+
+
+def exchange_settings(job: Job, settings: Settings) -> ExchangeSettings:
+    """What one site's exchange is to do; JobError if neither a secret nor insecure mode was asked for."""
+    return ExchangeSettings(
+        site=settings.site,
+        trust=settings.identity_secret() or INSECURE,
+        routes=plan_routes(job, settings.site, settings.peers),
+        max_update_bytes=job.exchange.max_update_bytes,
+        timeout=job.exchange.timeout,
+    )
+
+
+def run(job: Job, settings: Settings) -> None:
+    """Exchange updates until SIGTERM or SIGINT."""
+    mailbox = RedisMailbox(settings.redis_url, job.name, settings.site)
+    service = create_exchange(mailbox, exchange_settings(job, settings))
+    serve_process(Server(create_app(service, mailbox), bind(settings.host, settings.port), service.release))
+
+
+def create_app(service: ExchangeService, mailbox: Mailbox) -> FastAPI:
+    """An app of the exchange alone, for a process that does nothing else; it closes the mailbox at its end."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+        await mailbox.close()
+
+    app = FastAPI(title="Concord exchange", version=concord.__version__, lifespan=lifespan)
+    app.include_router(service.router)
+    app.add_api_route("/healthz", service.live, methods=["GET"], tags=["health"])
+    app.add_api_route("/readyz", service.ready, methods=["GET"], tags=["health"])
+    return app
+
+
+_DIGEST_OF_NOTHING = digest(b"")
+
+
+def _target(request: Request) -> str:
+    """Path and query exactly as sent: what the signature covers."""
+    path: bytes = request.scope["raw_path"]
+    query: bytes = request.scope["query_string"]
+    return (path + b"?" + query if query else path).decode("latin-1")
+
+
+def _read_position(request: Request) -> Stamp | None:
+    text = request.query_params.get("after") or request.headers.get("if-none-match", "").strip('"')
+    if not text:
+        return None
+    try:
+        return Stamp.parse(text)
+    except (ValueError, TypeError) as error:
+        raise InputError("after", f"expected epoch.incarnation.sequence, found {text[:64]!r}") from error
+
+
+def _read_wait(request: Request) -> float:
+    text = request.query_params.get("wait", "0")
+    try:
+        wait = float(text)
+    except ValueError:
+        wait = -1.0
+    if not 0.0 <= wait <= LONGEST_WAIT:
+        raise InputError("wait", f"expected seconds from 0 to {LONGEST_WAIT:g}, found {text[:64]!r}")
+    return wait
+
+
+def _refusal(refusal: UpdateRefused, expected: Expectation | None) -> Response:
+    body: dict[str, object] = {"reason": refusal.reason.value, "detail": refusal.detail}
+    status = REFUSAL_STATUS[refusal.reason]
+    if status == 409 and expected is not None:
+        body["expected"] = _right_values(expected)[refusal.reason]
+    return _json(status, body)
+
+
+def _right_values(expected: Expectation) -> dict[RefusalReason, object]:
+    terms = {"penalty": expected.terms.penalty, "averaging": expected.terms.averaging}
+    return {
+        RefusalReason.FEDERATION: expected.federation,
+        RefusalReason.FINGERPRINT: expected.fingerprint,
+        RefusalReason.EPOCH: expected.epoch,
+        RefusalReason.TERMS: {"algorithm": expected.algorithm, **terms},
+    }
+
+
+def _json(status: int, fields: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Response:
+    return Response(json.dumps(fields), status, headers, "application/json")

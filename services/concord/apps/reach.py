@@ -1,0 +1,35 @@
+"""Who calls whom: from what the job says of each site's reach to this site's routes to its neighbours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from concord.job import Job
+from concord.transport.lane import EdgeRoute
+
+log = logging.getLogger(__name__)
+
+
+def plan_routes(job: Job, site: str, peers: Mapping[str, str]) -> tuple[EdgeRoute, ...]:
+    """One route per neighbour of `site`; an address in `peers` wins over the job's.
+
+    The job's mode says who does the calling where both ends can. Where only one end can call, it both pushes
+    and pulls. How often updates are made is the trainer's affair, so that a push is never held back here as
+    well.
+    """
+    neighbours = job.topology_graph().neighbours(site)
+    return tuple(_plan(job, site, neighbour, peers.get(neighbour)) for neighbour in neighbours)
+
+
+def _plan(job: Job, site: str, neighbour: str, peer: str | None) -> EdgeRoute:
+    ours, theirs = job.site(site), job.site(neighbour)
+    url = peer or theirs.url
+    may_call = ours.reach != "inbound" and theirs.reach != "outbound"
+    if not may_call or url is None:
+        if may_call:
+            log.warning("the address of %s is not known: the edge works only if it calls us", neighbour)
+        return EdgeRoute(neighbour, None, push=False, pull=False)
+    alone = ours.reach == "outbound" or theirs.reach == "inbound"
+    pull_mode = job.exchange.mode == "pull"
+    return EdgeRoute(neighbour, url.rstrip("/"), push=alone or not pull_mode, pull=alone or pull_mode)

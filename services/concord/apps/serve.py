@@ -1,0 +1,145 @@
+"""Runs an ASGI app with uvicorn from code: beside other tasks of a loop, as a whole process, or in a thread.
+
+The port is bound before anything starts, so that a port in use is one clear error and nothing half-started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+
+from concord.apps.background import Background, Ready
+from concord.errors import EnvironmentProblem
+
+_BACKLOG = 512
+_PATIENCE = 30.0
+"""Seconds a server in a thread may take to start, and to stop."""
+_KEEP_ALIVE = 75
+"""Seconds an idle connection stays open: longer than our clients keep it, or they would use a closed one."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. EnvironmentProblem if the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        detail = error.strerror or str(error)
+        raise EnvironmentProblem(
+            f"cannot listen on {host} port {port}: {detail}; choose another with --port, or stop what uses it"
+        ) from error
+
+
+class Server:
+    """An app on a bound socket. `grace` is how many seconds requests have to end once it is told to stop.
+
+    `on_stop` is called first of all then: it should let go of requests that are held open on purpose.
+    """
+
+    def __init__(
+        self, app: FastAPI, listener: socket.socket, on_stop: Callable[[], None] | None = None, grace: int = 3
+    ) -> None:
+        host, self.port = listener.getsockname()[:2]
+        self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        self._listener = listener
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=grace,
+        )
+        self._uvicorn = _Uvicorn(config, on_stop or _nothing)
+
+    async def serve(self) -> None:
+        """Serve until `stop` is called; EnvironmentProblem if the app cannot start."""
+        try:
+            await self._uvicorn.serve([self._listener])
+        except SystemExit as error:
+            raise EnvironmentProblem("the server could not start; its log says why") from error
+        finally:
+            self._listener.close()
+
+    def stop(self) -> None:
+        """End `serve` soon, letting requests finish. From another thread use `call_soon_threadsafe`."""
+        self._uvicorn.should_exit = True
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve while the block runs; entered once requests are answered."""
+        serving = asyncio.create_task(self.serve(), name="http server")
+        started = asyncio.create_task(self._uvicorn.ready.wait())
+        try:
+            await asyncio.wait((serving, started), return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                serving.result()
+            yield
+        finally:
+            started.cancel()
+            self.stop()
+            await serving
+
+
+class _Uvicorn(uvicorn.Server):
+    """Leaves signals to the process, says when it is ready, and calls `on_stop` before it waits."""
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+        self._on_stop = on_stop
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing: a process that is more than a server decides itself what a signal means."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As in the base class, then ready."""
+        await super().startup(sockets)
+        self.ready.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As in the base class, after `on_stop`."""
+        self._on_stop()
+        await super().shutdown(sockets)
+
+
+def _nothing() -> None:
+    """For a server without requests that are held open."""
+
+
+def run(server: Server) -> None:
+    """Serve as this process's work until SIGTERM or SIGINT."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            runner.get_loop().add_signal_handler(number, server.stop)
+        runner.run(server.serve())
+
+
+@contextmanager
+def in_thread(server: Server) -> Iterator[str]:
+    """Serve from a thread with a loop of its own while the block runs; gives the server's URL."""
+
+    async def service(ready: Ready, stop: asyncio.Event) -> None:
+        async with server.running():
+            ready()
+            await stop.wait()
+
+    background = Background(service, on_exit=_nothing)
+    background.start(_PATIENCE)
+    try:
+        yield server.url
+    finally:
+        background.stop(_PATIENCE)
