@@ -1,0 +1,40 @@
+"""Fixtures that more than one kind of test needs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from concord.mailbox.server import EmbeddedServer
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Asynchronous tests run on asyncio, which is what the services run on."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A real server: that of CONCORD_REDIS_URL, or else an embedded one for this session."""
+    url = os.environ.get("CONCORD_REDIS_URL")
+    if url:
+        yield url
+        return
+    # Not pytest's own directory: its path may be too long for a socket.
+    with (
+        tempfile.TemporaryDirectory(prefix="concord-") as directory,
+        EmbeddedServer(Path(directory)) as server,
+    ):
+        yield server.url
+
+
+@pytest.fixture
+def federation() -> str:
+    """A name no other test uses, so that tests may share one server."""
+    return f"test-{uuid.uuid4().hex[:12]}"
