@@ -132,7 +132,7 @@ def _chain(sites: tuple[str, ...], _: _Options) -> frozenset[tuple[str, str]]:
 
 
 def _grid(sites: tuple[str, ...], options: _Options) -> frozenset[tuple[str, str]]:
-    columns = options.columns or _squarest(len(sites))
+    columns = _squarest(len(sites)) if options.columns is None else options.columns
     if columns < 1 or len(sites) % columns:
         raise TopologyError(f"{len(sites)} sites do not fill a grid of {columns} columns")
     rows = [sites[start : start + columns] for start in range(0, len(sites), columns)]

@@ -13,8 +13,9 @@ measured interval between messages in own steps. One local step:
     v    <- v + (w' - w - v) / tau                             tau = 10 max I_ij over the fresh edges
     w    <- w'
 
-Messages, receipt and fixed point are those of ECL with eta_ij = 1 / (gamma max(E_i, E_j)), gamma = mu (K - 1)
-/ 2. Convergence is measured, not proved.
+Messages, receipt and fixed point are those of ECL with eta_ij = 1 / (gamma max(E_i, E_j)), where
+gamma = mu (K - 1) / 2. Convergence is measured, not proved. With theta = 1 it needs sites that are not in perfect
+lock-step (uneven speeds, some loss or chance in the timing are enough); with theta below 1 it does not.
 """
 
 from __future__ import annotations
