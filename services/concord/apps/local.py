@@ -42,12 +42,11 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """One process of one site ended on its own and was, or will be, started again."""
+    """A process of one site, `site` or `redis`, ended on its own and was, or will be, started again."""
 
     at: float
     site: str
     process: str
-    exit_code: int
 
 
 @dataclass(slots=True)
@@ -158,8 +157,8 @@ class LocalFleet:
         """
         now = self._clock()
         for site, cell in self._cells.items():
-            if not cell.redis.alive:
-                self.incidents.append(Incident(now, site, "redis", cell.redis.exit_code))
+            if cell.redis.pid is None:
+                self.incidents.append(Incident(now, site, "redis"))
                 cell.redis.start()
             if cell.process is not None and cell.process.exitcode is not None:
                 self._bury(site, cell, now)
@@ -167,11 +166,8 @@ class LocalFleet:
                 self._start(cell)
 
     def _bury(self, site: str, cell: _Cell, now: float) -> None:
-        assert cell.process is not None
-        exit_code = cell.process.exitcode or 0
         _raise_verdict(site, cell.verdict)
-        self.incidents.append(Incident(now, site, "site", exit_code))
-        cell.process.close()
+        self.incidents.append(Incident(now, site, "site"))
         cell.process = None
         cell.deaths = 0 if now - cell.started_at > _HEALTHY_AFTER else cell.deaths
         cell.start_at = now + _RESTART_DELAYS[min(cell.deaths, len(_RESTART_DELAYS) - 1)]

@@ -21,6 +21,7 @@ from concord.learning.steps import GradientOptions, Learner
 from concord.learning.task import SiteData, Task, TaskSpec, resolve_task
 from concord.mailbox.redis import RedisMailbox
 from concord.serving.packing import pack_model
+from concord.serving.predictor import Predictor
 from concord.serving.snapshots import RedisShelf
 from concord.settings import Settings
 from concord.site.brain import Brain, Identity, Plan
@@ -55,6 +56,12 @@ def job_edges(job: Job, site: str) -> dict[str, Edge]:
         neighbour: Edge(epoch=1, terms=edge_terms(options, end(site), end(neighbour)))
         for neighbour in graph.neighbours(site)
     }
+
+
+def job_predictor(job: Job, task: Task) -> Predictor:
+    """A predictor for the snapshots that this job's trainers publish."""
+    model = task.new_model(job.training.seed)
+    return Predictor(task.build_model, task.classes, task.input_shape, task.name, fingerprint(model))
 
 
 def build_trainer(job: Job, settings: Settings, task: Task, post: Post) -> Trainer:

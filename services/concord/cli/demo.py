@@ -85,13 +85,13 @@ def demo(
     setup = 0.0
     with interruptible() as stop:
         for name, algorithm in RUNS.items():
-            job = parse_job(DEMO_JOB, "demo", [*(overrides or ()), f"algorithm={algorithm}"])
+            job = parse_job(DEMO_JOB, [*(overrides or ()), f"algorithm={algorithm}"], "demo")
             started = time.monotonic() - began
             runs[name] = _run(job, base_port, stop, quiet=as_json, ask=name == "ecl")
             setup = setup or started
             if stop.is_set():
                 raise typer.Exit(130)
-    job = parse_job(DEMO_JOB, "demo", overrides or ())
+    job = parse_job(DEMO_JOB, overrides or (), "demo")
     pooled = _train_pooled(job)
     report = _report(job, runs, pooled[-1][1])
     report["seconds"] = {

@@ -148,7 +148,7 @@ def _worst(edges: Status, key: str, form: str) -> str:
 
 def _footer(fleet: LocalFleet) -> list[Text]:
     lines = [
-        Text(f"{one.site}: {one.process} ended ({one.exit_code}), started again", style="yellow")
+        Text(f"{one.site}: {one.process} ended, started again", style="yellow")
         for one in fleet.incidents[-_INCIDENTS_SHOWN:]
     ]
     first = next(iter(fleet.urls.values()))

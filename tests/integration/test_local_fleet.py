@@ -1,0 +1,211 @@
+"""Real processes, real HTTP, real Redis: what dies comes back, the result is the same, and nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from concord.apps.local import HOST, LocalFleet
+from concord.cli.watch import FleetWatch
+from concord.errors import EnvironmentProblem
+from concord.job import Job, parse_job
+
+JOB = """\
+name: fleet-test
+task: digits
+sites: 4
+topology: ring
+training: {rounds: 160, local_steps: 16, learning_rate: 0.1}
+checkpoint: {every: 0.5}
+"""
+PATIENCE = 60.0
+
+
+def job(*overrides: str) -> Job:
+    return parse_job(JOB, overrides)
+
+
+@pytest.fixture
+def base_port() -> int:
+    """The first of a run of ports that are free now."""
+    for first in range(21000, 29000, 16):
+        try:
+            for port in range(first, first + 16):
+                with socket.socket() as probe:
+                    probe.bind((HOST, port))
+        except OSError:
+            continue
+        return first
+    raise AssertionError("no run of free ports")
+
+
+@pytest.fixture
+def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder where processes put their temporary files; short, because socket paths must be."""
+    folder = tmp_path_factory.mktemp("t")
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    return folder
+
+
+def supervise_until(fleet: LocalFleet, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, {site: fleet.log(site) for site in fleet.urls}
+        fleet.supervise()
+        time.sleep(0.05)
+
+
+def rounds_of(watch: FleetWatch, site: str) -> int:
+    status = watch.statuses[site]
+    return int(status["progress"]["round"]) if status else 0
+
+
+def test_killing_a_site_and_a_redis_in_the_middle_changes_nothing(base_port: int, temporary: Path) -> None:
+    with LocalFleet(job(), base_port) as fleet, FleetWatch(fleet.urls, interval=0.05) as watch:
+        supervise_until(fleet, lambda: rounds_of(watch, "N1") >= 30)
+        os.kill(fleet.pids("N1")["site"] or 0, signal.SIGKILL)
+        supervise_until(fleet, lambda: rounds_of(watch, "N2") >= 60)
+        os.kill(fleet.pids("N2")["redis"] or 0, signal.SIGKILL)
+        supervise_until(fleet, lambda: watch.finished)
+        accuracies = [status["progress"]["metrics"]["accuracy"] for status in watch.statuses.values() if status]
+        lives = {site: status["progress"]["incarnation"] for site, status in watch.statuses.items() if status}
+        assert len(accuracies) == 4
+        assert min(accuracies) >= 0.95
+        assert {(one.site, one.process) for one in fleet.incidents} == {("N1", "site"), ("N2", "redis")}
+        assert lives["N1"] == 2
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_site_answers_about_a_class_it_never_saw(base_port: int, temporary: Path) -> None:
+    from concord.apps.trainer import job_task
+
+    test = job_task(job()).pool().test
+    with LocalFleet(job(), base_port) as fleet, FleetWatch(fleet.urls, interval=0.05) as watch:
+        supervise_until(fleet, lambda: watch.finished)
+        for site, url in fleet.urls.items():
+            status = watch.statuses[site]
+            assert status is not None
+            unseen = [int(name) for name, count in status["classes"].items() if not count]
+            assert len(unseen) >= 7
+            chosen = [int((test.targets == label).nonzero()[0]) for label in unseen]
+            body = {"inputs": [test.inputs[index].tolist() for index in chosen]}
+            answer = httpx.post(f"{url}/v1/predict", json=body).json()
+            predicted = [int(one["class"]) for one in answer["predictions"]]
+            assert sum(a == b for a, b in zip(predicted, unseen, strict=True)) >= len(unseen) - 1
+            assert answer["model"]["version"] >= 1
+
+
+def test_a_port_in_use_is_said_before_anything_starts(base_port: int, temporary: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind((HOST, base_port + 2))
+        taken.listen()
+        with pytest.raises(EnvironmentProblem, match=rf"port {base_port + 2} .* --base-port"), LocalFleet(
+            job(), base_port
+        ):
+            pass
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_job_that_no_site_can_run_ends_the_fleet_with_its_reason(base_port: int, temporary: Path) -> None:
+    impossible = job("task={model: 'torch.nn:Identity', data: 'no_such_module:load'}")
+    with (
+        pytest.raises(Exception, match=r"site N\d: .*no_such_module"),
+        LocalFleet(impossible, base_port) as fleet,
+    ):
+        supervise_until(fleet, lambda: False)
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.fixture
+def command(tmp_path: Path, temporary: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "concord.cli.main", *arguments],
+            cwd=tmp_path,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_for_status(url: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/readyz").status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.05)
+    raise AssertionError(f"{url} did not come up")
+
+
+def family(process: subprocess.Popen[str]) -> set[int]:
+    return {process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))}
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "kill -9"])
+def test_up_leaves_no_process_behind(
+    how: str, command: Callable[..., subprocess.Popen[str]], base_port: int, tmp_path: Path, temporary: Path
+) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    process = command("up", "job.yaml", "--base-port", str(base_port), "--set", "training.rounds=100000")
+    wait_for_status(f"http://{HOST}:{base_port + 3}")
+    pids = family(process)
+    assert len(pids) >= 9  # the command, and for each site its process and its Redis
+    if how == "ctrl-c":
+        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole group
+    else:
+        process.kill()
+    process.communicate(timeout=30)
+    deadline = time.monotonic() + 15
+    while alive := {pid for pid in pids if psutil.pid_exists(pid)}:
+        assert time.monotonic() < deadline, [psutil.Process(pid).cmdline() for pid in alive]
+        time.sleep(0.05)
+    if how == "ctrl-c":
+        assert list(temporary.iterdir()) == []
+        assert not (tmp_path / ".concord" / "run.json").exists()
+
+
+def test_demo_writes_a_report_of_the_promised_form(
+    command: Callable[..., subprocess.Popen[str]], base_port: int, tmp_path: Path
+) -> None:
+    demo = command(
+        "demo", "--json", "--base-port", str(base_port), "--set", "training.rounds=60", "--set", "sites=4"
+    )
+    printed, errors = demo.communicate(timeout=100)
+    assert demo.returncode == 0, errors
+    report = json.loads(printed)
+    assert report == json.loads((tmp_path / "out/demo/report.json").read_text())
+    assert set(report) == {"task", "sites", "topology", "seconds", "results", "predictions"}
+    assert set(report["seconds"]) == {"setup", "first_round", "total"}
+    assert set(report["results"]) == {"ecl", "gossip", "local", "global"}
+    for name in ("ecl", "gossip", "local"):
+        result = report["results"][name]
+        assert set(result) == {"accuracy_mean", "accuracy_min", "accuracy_max", "seconds", "rounds"}
+        assert result["rounds"] == 60
+    assert report["results"]["ecl"]["accuracy_mean"] > report["results"]["local"]["accuracy_mean"] + 0.4
+    assert [one["class_seen_locally"] for one in report["predictions"]] == [False] * 4
+    assert (tmp_path / "out/demo/curves.png").stat().st_size > 10_000
