@@ -1,0 +1,59 @@
+# The daily verbs. Each creates .venv and installs what it needs, once; continuous integration runs `make test`.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Wheels of torch for the CPU only, a tenth of the size; where this cannot be reached the usual ones are taken.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# More arguments for a verb, e.g. make test ARGS='-k job'.
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test check lint type arch bench clean
+
+help:  ## List the verbs.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/demo.stamp  ## Create .venv with the `concord` command in it.
+
+demo: $(VENV)/demo.stamp  ## Eight sites learn the digits together: ECL against gossip, local and pooled training.
+	$(BIN)/concord demo $(ARGS)
+
+test: check $(VENV)/dev.stamp  ## Run lint, type, arch and all tests.
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint type arch
+
+lint: $(VENV)/dev.stamp  ## Look for mistakes and odd formatting (ruff).
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(VENV)/dev.stamp  ## Check the types (mypy, strict).
+	$(BIN)/mypy
+
+arch: $(VENV)/dev.stamp  ## Check who imports whom (import-linter).
+	$(BIN)/lint-imports
+
+bench: $(VENV)/dev.stamp  ## Measure, print medians with the machine's load, and write out/bench.json.
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:  ## Remove everything that the other verbs made, .venv included.
+	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	find . -name '*.egg-info' -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is not. Say which one, e.g. make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --constraint constraints.txt --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch
+	$(PIP) install --constraint constraints.txt --editable '.[demo]'
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/demo.stamp
+	$(PIP) install --constraint constraints.txt --editable '.[demo,datasets,dev]'
+	@touch $@
