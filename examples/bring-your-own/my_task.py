@@ -1,4 +1,4 @@
-"""A model and data of one's own. `load` is called at each site and returns what that site has; nothing is shared."""
+"""A model and data of one's own. `load` runs at each site and returns what is there; no data are shared."""
 
 from __future__ import annotations
 

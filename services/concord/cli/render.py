@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -29,12 +30,17 @@ def print_json(payload: object) -> None:
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Row]) -> Table:
-    """A table; a column whose cells are all numbers is aligned to the right."""
+    """A table; a column of numbers (or None) is aligned to the right, and no number is ever cut short."""
     rows = [tuple(row) for row in rows]
-    made = Table(title=title or None, title_justify="left", header_style="bold")
+    made = Table(
+        title=title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False
+    )
     for index, column in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
-        made.add_column(column, justify="right" if numeric else "left")
+        cells = [row[index] for row in rows]
+        if cells and all(cell is None or isinstance(cell, int | float) for cell in cells):
+            made.add_column(column, justify="right", min_width=max(len(_cell(cell)) for cell in cells))
+        else:
+            made.add_column(column, overflow="fold")
     for row in rows:
         made.add_row(*(escape(_cell(value)) for value in row))
     return made
@@ -42,7 +48,7 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Row]) -> Table:
 
 def _cell(value: object) -> str:
     if value is None:
-        return "-"
+        return "·"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

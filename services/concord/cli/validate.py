@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Annotated
 
 import typer
-from rich.console import Group
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from concord.cli.options import AsJson, JobArgument, Overrides
@@ -16,6 +17,8 @@ from concord.job import Job, load_job
 
 ClassCounts = Mapping[str, Mapping[str, int]]
 """For each site, how many of its training samples are of each class."""
+
+_SPLIT_TITLE = "Training samples by site and class"
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +43,7 @@ def validate(
         return
     console().print(_overview(summary))
     if split:
-        console().print(_split_table(split))
+        console().print(_split_table(split, console().width))
     if missing:
         console().print(f"[yellow]The data are not available here:[/] {missing}", markup=True)
 
@@ -73,8 +76,17 @@ def _overview(summary: Mapping[str, object]) -> Table:
         "edges": " ".join("-".join(edge) for edge in edges) if isinstance(edges, list) else "",
     }
     shown["sites"] = " ".join(summary["sites"]) if isinstance(summary["sites"], list) else ""
-    shown["overridden"] = summary["overridden"] or "none"
+    shown["overridden"] = _sites_apart(summary["overridden"])
     return table("The job is valid", ("key", "value"), shown.items())
+
+
+def _sites_apart(overridden: object) -> str | None:
+    if not isinstance(overridden, dict) or not overridden:
+        return None
+    return "; ".join(
+        f"{site}: {', '.join(f'{key} {value}' for key, value in changes.items())}"
+        for site, changes in overridden.items()
+    )
 
 
 def _split(job: Job) -> tuple[ClassCounts | None, str | None]:
@@ -87,10 +99,23 @@ def _split(job: Job) -> tuple[ClassCounts | None, str | None]:
         return None, str(error)
 
 
-def _split_table(split: ClassCounts) -> Group:
-    classes = sorted({name for counts in split.values() for name in counts})
+def _split_table(split: ClassCounts, width: int) -> Table:
+    """A column per class if that fits into `width` characters, else all classes of a site in one cell."""
+    wide = _wide_table(split)
+    screen = Console(width=10_000)
+    if Measurement.get(screen, screen.options, wide).maximum <= width:
+        return wide
     rows = [
-        (site, sum(counts.values()), *(counts.get(name) or "·" for name in classes))
+        (site, sum(counts.values()), ", ".join(f"{name} {count}" for name, count in counts.items()))
         for site, counts in split.items()
     ]
-    return Group(table("Training samples by site and class", ("site", "samples", *classes), rows))
+    return table(_SPLIT_TITLE, ("site", "samples", "classes"), rows)
+
+
+def _wide_table(split: ClassCounts) -> Table:
+    classes = sorted({name for counts in split.values() for name in counts})
+    rows = [
+        (site, sum(counts.values()), *(counts.get(name) for name in classes))
+        for site, counts in split.items()
+    ]
+    return table(_SPLIT_TITLE, ("site", "samples", *classes), rows)

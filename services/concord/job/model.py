@@ -178,13 +178,15 @@ class TrainingSection(Section):
     """Local training; a run ends at `rounds` or after `seconds`, whichever is first; null means no such
     limit.
 
-    A round is `local_steps` mini-batches of `batch_size` samples and one exchange. `momentum` in [0, 1),
-    `weight_decay` per step, `clip` the greatest norm of a gradient. After `max_bad_steps` steps in a row
+    A round is `local_steps` mini-batches of `batch_size` samples and one exchange; it lasts at least `pace`
+    seconds, so that a model whose steps are much faster than its exchange does not run ahead of it. `momentum`
+    in [0, 1), `weight_decay` per step, `clip` the greatest norm of a gradient. After `max_bad_steps` steps in a row
     whose loss is not finite the site goes back to its last good checkpoint.
     """
 
     rounds: Count | None = 300
     seconds: Positive | None = None
+    pace: NotNegative = 0.0
     local_steps: Count = 8
     batch_size: Count = 32
     learning_rate: Positive = 0.1
