@@ -301,6 +301,24 @@ def test_rounding_is_no_weight_decay(name: str) -> None:
     assert torch.equal(algorithm.primal, before)
 
 
+def test_sm_ecl_lets_anchors_ride_along_only_while_their_edge_is_fresh() -> None:
+    algorithm = build("sm-ecl", "a")
+    slope = torch.ones(3, dtype=torch.float64)
+    for _ in range(40):
+        algorithm.absorb("a", message_like(algorithm, 0.0))
+        for _ in range(STEP.steps):
+            algorithm.local_step(slope)
+    ridden = []
+    for _ in range(40):
+        before = algorithm.state()["anchor/a"]
+        algorithm.local_step(slope)
+        ridden.append(not torch.equal(algorithm.state()["anchor/a"], before))
+    # After 160 steps and 40 messages the interval is (168 + steps) / 42; the silence, which is 4 steps old
+    # already, outlasts five of those after the 19th of the steps that follow.
+    assert ridden == [number < 19 for number in range(40)]
+    assert float(algorithm.state()["horizon"]) == 10 * ((160 + 18 + 8) / 42)
+
+
 # State
 
 
@@ -314,6 +332,7 @@ def test_a_restored_state_goes_on_bit_identically(name: str, dtype: torch.dtype)
     restored = build(name, *sorted(neighbours), dim=50, dtype=dtype)
     restored.primal.copy_(original.primal)
     restored.load_state(state)
+    assert all(torch.equal(tensor, state[key]) for key, tensor in restored.state().items())
     assert all(
         torch.equal(restored.outgoing("b")[part], original.outgoing("b")[part]) for part in original.parts
     )

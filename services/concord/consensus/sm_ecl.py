@@ -14,8 +14,8 @@ measured interval between messages in own steps. One local step:
     w    <- w'
 
 Messages, receipt and fixed point are those of ECL with eta_ij = 1 / (gamma max(E_i, E_j)), where
-gamma = mu (K - 1) / 2. Convergence is measured, not proved. With theta = 1 it needs sites that are not in perfect
-lock-step (uneven speeds, some loss or chance in the timing are enough); with theta below 1 it does not.
+gamma = mu (K - 1) / 2. Convergence is measured, not proved. With theta = 1 it needs sites that are not in
+perfect lock-step (uneven speeds, some loss or chance in the timing are enough), below 1 it does not.
 """
 
 from __future__ import annotations
