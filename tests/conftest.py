@@ -9,8 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from concord.mailbox.server import EmbeddedServer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """The vectors of the tests are so short that torch's threads only wait for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -144,6 +144,9 @@ def _download(source: DataSource, store: Path, tried: Sequence[Path]) -> None:
                 downloader=pooch.HTTPDownloader(timeout=DOWNLOAD_TIMEOUT),
             )
         except (OSError, ValueError) as exc:
+            answer = getattr(exc, "response", None)
+            if answer is not None:  # pooch leaves the connection of a refused request open
+                answer.close()
             raise TaskError(
                 f"{source.name} is not in {places}, and {file.url} could not be downloaded to {store} "
                 f"({exc}); {remedy}"

@@ -172,7 +172,7 @@ class Learner:
         torch.set_rng_state(state["torch"])
 
     def load_model(self, state: Mapping[str, Tensor]) -> None:
-        """Only what belongs to the model: buffers and momentum; the next batches stay as they would have been.
+        """Only what belongs to the model: buffers and momentum; the next batches are as they would have been.
 
         For going back to an earlier model without meeting the same batches again; TaskError as `load_state`.
         """

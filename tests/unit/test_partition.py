@@ -1,0 +1,148 @@
+"""Splits: every sample once, nobody empty, the promised bias, and errors that say what would be possible."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from concord.errors import SplitError
+from concord.learning.partition import SPLIT_KINDS, SplitOptions, class_counts, split
+
+
+def names(count: int) -> list[str]:
+    return [f"N{number}" for number in range(1, count + 1)]
+
+
+def balanced(classes: int = 10, each: int = 60) -> Tensor:
+    return torch.arange(classes).repeat(each)
+
+
+def assert_deals_out(shares: dict[str, Tensor], samples: int, sites: list[str]) -> None:
+    assert list(shares) == sites
+    assert sorted(torch.cat(list(shares.values())).tolist()) == list(range(samples))
+    assert all(len(share) for share in shares.values())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 6), min_size=8, max_size=120),
+    sites=st.integers(1, 8),
+    kind=st.sampled_from(["dirichlet", "iid", "quantity"]),
+    alpha=st.sampled_from([0.001, 0.1, 1.0, 100.0, 1e6]),
+    seed=st.integers(0, 1000),
+)
+def test_every_sample_goes_to_one_site_and_every_site_gets_one(
+    labels: list[int], sites: int, kind: str, alpha: float, seed: int
+) -> None:
+    options = SplitOptions(kind=kind, alpha=alpha, seed=seed)
+    assert_deals_out(split(torch.tensor(labels), names(sites), options), len(labels), names(sites))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), classes=st.integers(1, 10), sites=st.integers(1, 12), seed=st.integers(0, 1000))
+def test_classes_per_site_holds_its_bounds_and_covers_every_class(
+    data: st.DataObject, classes: int, sites: int, seed: int
+) -> None:
+    high = data.draw(st.integers(-(-classes // sites), classes))
+    low = data.draw(st.integers(1, high))
+    targets = balanced(classes, each=sites)
+    options = SplitOptions(classes=(low, high), seed=seed)
+    shares = split(targets, names(sites), options)
+    assert_deals_out(shares, len(targets), names(sites))
+    rows = class_counts(targets, shares)
+    assert all(low <= len(row.held) <= high for row in rows)
+    holders = torch.tensor([[count > 0 for count in row.counts] for row in rows]).sum(dim=0)
+    assert int(holders.min()) >= 1
+    assert int(holders.max() - holders.min()) <= 1
+
+
+def test_a_class_is_shared_out_evenly_among_its_holders() -> None:
+    targets = balanced()
+    rows = class_counts(targets, split(targets, names(8), SplitOptions()))
+    for label in range(10):
+        shares = [row.counts[label] for row in rows if row.counts[label]]
+        assert max(shares) - min(shares) <= 1
+
+
+@pytest.mark.parametrize("kind", SPLIT_KINDS)
+def test_the_seed_alone_decides(kind: str) -> None:
+    targets = balanced()
+    first, same, other = (split(targets, names(8), SplitOptions(kind=kind, seed=seed)) for seed in (1, 1, 2))
+    assert all(torch.equal(first[site], same[site]) for site in names(8))
+    assert any(not torch.equal(first[site], other[site]) for site in names(8))
+
+
+@pytest.mark.parametrize("kind", SPLIT_KINDS)
+def test_torch_s_own_generator_is_neither_read_nor_moved(kind: str) -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    split(balanced(), names(4), SplitOptions(kind=kind, classes=(3, 4)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_small_alpha_is_more_biased_than_a_large_one() -> None:
+    targets = balanced()
+
+    def most(alpha: float) -> float:
+        rows = class_counts(targets, split(targets, names(6), SplitOptions(kind="dirichlet", alpha=alpha)))
+        return sum(max(row.counts) / row.total for row in rows) / len(rows)
+
+    assert most(0.05) > 2 * most(100.0)
+    assert most(100.0) < 0.2
+
+
+def test_quantity_skews_sizes_but_not_labels() -> None:
+    targets = balanced(each=200)
+    options = SplitOptions(kind="quantity", alpha=0.5, minimum=50)
+    rows = class_counts(targets, split(targets, names(6), options))
+    assert min(row.total for row in rows) >= 50
+    assert max(row.total for row in rows) > 3 * min(row.total for row in rows)
+    for row in rows:
+        assert max(row.counts) - min(row.counts) <= 3
+
+
+def test_iid_gives_all_the_same_number_and_needs_no_classes() -> None:
+    shares = split(torch.rand(103, 4), names(10), SplitOptions(kind="iid"))
+    assert sorted(len(share) for share in shares.values()) == [10] * 7 + [11] * 3
+
+
+def test_class_counts_have_a_column_for_every_class() -> None:
+    rows = class_counts(
+        torch.tensor([0, 2, 2]), {"a": torch.tensor([0, 1]), "b": torch.tensor([2])}, classes=4
+    )
+    assert [(row.site, row.counts, row.total, row.held) for row in rows] == [
+        ("a", (1, 0, 1, 0), 2, (0, 2)),
+        ("b", (0, 0, 1, 0), 1, (2,)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sites", "options", "message"),
+    [
+        (names(3), SplitOptions(classes=(1, 2)), "3 sites of at most 2 classes .* must be at least 4"),
+        (names(3), SplitOptions(classes=(3, 2)), r"\[3, 2\] must be an ascending pair within 1..10"),
+        (names(3), SplitOptions(classes=(0, 4)), "ascending pair within 1..10"),
+        (names(3), SplitOptions(classes=(2, 11)), "ascending pair within 1..10"),
+        (names(300), SplitOptions(classes=(10, 10)), "300 sites should share a class of 60 samples"),
+        (names(3), SplitOptions(kind="dirichlet", alpha=0.0), r"split.alpha: 0.0 must be within 0.001"),
+        (names(3), SplitOptions(kind="dirichlet", alpha=float("nan")), "split.alpha"),
+        (names(3), SplitOptions(kind="quantity", minimum=201), "split.minimum: 201 must be within 1..200"),
+        (names(3), SplitOptions(kind="quantity", minimum=0), "split.minimum: 0"),
+        (names(601), SplitOptions(kind="iid"), "600 samples cannot give each of 601 sites one"),
+        (["a", "a"], SplitOptions(), "each name once"),
+        ([], SplitOptions(), "at least one"),
+        (names(3), SplitOptions(kind="dirichelet"), "did you mean 'dirichlet'"),
+    ],
+)
+def test_what_cannot_be_dealt_out_says_what_could(
+    sites: list[str], options: SplitOptions, message: str
+) -> None:
+    with pytest.raises(SplitError, match=message):
+        split(balanced(), sites, options)
+
+
+@pytest.mark.parametrize("kind", ["classes-per-site", "dirichlet", "quantity"])
+def test_a_split_by_class_needs_classes(kind: str) -> None:
+    with pytest.raises(SplitError, match=r"needs one integer class per sample.*float32 of shape \(9, 14\)"):
+        split(torch.zeros(9, 14), names(2), SplitOptions(kind=kind))
