@@ -277,17 +277,17 @@ def run(job: Job, settings: Settings) -> None:
     """Exchange updates until SIGTERM or SIGINT."""
     mailbox = RedisMailbox(settings.redis_url, job.name, settings.site)
     service = create_exchange(mailbox, exchange_settings(job, settings))
-    serve_process(Server(create_app(service, mailbox), bind(settings.host, settings.port), service.release))
+    server = Server(create_app(service), bind(settings.host, settings.port), service.release)
+    serve_process(server, at_end=mailbox.close)
 
 
-def create_app(service: ExchangeService, mailbox: Mailbox) -> FastAPI:
-    """An app of the exchange alone, for a process that does nothing else; it closes the mailbox at its end."""
+def create_app(service: ExchangeService) -> FastAPI:
+    """An app of the exchange alone, for a process that does nothing else."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with service.running():
             yield
-        await mailbox.close()
 
     app = FastAPI(title="Concord exchange", version=concord.__version__, lifespan=lifespan)
     app.include_router(service.router)

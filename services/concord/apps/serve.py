@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
@@ -74,7 +74,7 @@ class Server:
 
     def stop(self) -> None:
         """End `serve` soon, letting requests finish. From another thread use `call_soon_threadsafe`."""
-        self._uvicorn.should_exit = True
+        self._uvicorn.leave.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -98,6 +98,7 @@ class _Uvicorn(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self.leave = asyncio.Event()
         self._on_stop = on_stop
 
     @contextmanager
@@ -110,6 +111,11 @@ class _Uvicorn(uvicorn.Server):
         await super().startup(sockets)
         self.ready.set()
 
+    async def main_loop(self) -> None:
+        """Until told to leave; the base class looks ten times a second, which an idle site need not pay for."""
+        await self.on_tick(0)
+        await self.leave.wait()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As in the base class, after `on_stop`."""
         self._on_stop()
@@ -120,12 +126,19 @@ def _nothing() -> None:
     """For a server without requests that are held open."""
 
 
-def run(server: Server) -> None:
-    """Serve as this process's work until SIGTERM or SIGINT."""
+def run(server: Server, at_end: Callable[[], Awaitable[None]]) -> None:
+    """Serve as this process's work until SIGTERM or SIGINT, then await `at_end`."""
+
+    async def main() -> None:
+        try:
+            await server.serve()
+        finally:
+            await at_end()
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for number in (signal.SIGTERM, signal.SIGINT):
             runner.get_loop().add_signal_handler(number, server.stop)
-        runner.run(server.serve())
+        runner.run(main())
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class EdgeBook:
             return
         try:
             table = EdgeTable.from_json(text)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MailboxError(f"the edge table in the mailbox of {self._site} cannot be read") from error
         self._expectations = {
             neighbour: expect(table, neighbour, self._site, self._max_bytes) for neighbour in table.edges

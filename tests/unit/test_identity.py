@@ -1,0 +1,185 @@
+"""Signatures of requests: what they prove, and what they do not let pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from concord.errors import IdentityError
+from concord.settings import Secret
+from concord.transport.identity import INSECURE, NonceMemory, Signer, Verifier, digest
+
+SECRET = Secret(b"0123456789abcdef")
+TARGET = "/v1/inbox/N1?x=1"
+
+
+class Clock:
+    """A clock that stands still until told otherwise."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def verifier(clock: Clock) -> Verifier:
+    return Verifier("N2", SECRET, clock, window=300.0, nonces_per_site=4)
+
+
+@pytest.fixture
+def headers(clock: Clock) -> dict[str, str]:
+    """Those of a request from N1 to N2."""
+    return Signer("N1", SECRET, clock).headers("N2", "PUT", TARGET, digest(b"body"))
+
+
+def check(verifier: Verifier, headers: dict[str, str], body: bytes = b"body") -> str:
+    claim = verifier.claim("PUT", TARGET, headers)
+    verifier.confirm(claim, digest(body))
+    return claim.site
+
+
+def test_a_signed_request_is_believed(verifier: Verifier, headers: dict[str, str]) -> None:
+    assert check(verifier, headers) == "N1"
+
+
+@pytest.mark.parametrize("name", ["concord-site", "concord-timestamp", "concord-nonce", "concord-signature"])
+def test_a_missing_header_is_named(verifier: Verifier, headers: dict[str, str], name: str) -> None:
+    del headers[name]
+    with pytest.raises(IdentityError, match=name):
+        check(verifier, headers)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("concord-site", "N3"),
+        ("concord-timestamp", "1700000000.001"),
+        ("concord-nonce", "0" * 32),
+        ("concord-signature", "0" * 64),
+        ("concord-signature", "ü"),
+    ],
+)
+def test_a_changed_header_is_noticed(
+    verifier: Verifier, headers: dict[str, str], name: str, value: str
+) -> None:
+    with pytest.raises(IdentityError, match="does not match"):
+        check(verifier, headers | {name: value})
+
+
+def test_a_changed_body_method_or_target_is_noticed(verifier: Verifier, headers: dict[str, str]) -> None:
+    attempts: list[tuple[str, str, bytes]] = [
+        ("PUT", TARGET, b"Body"),
+        ("GET", TARGET, b"body"),
+        ("PUT", TARGET + "1", b"body"),
+    ]
+    for method, target, body in attempts:
+        claim = verifier.claim(method, target, headers)
+        with pytest.raises(IdentityError, match="does not match"):
+            verifier.confirm(claim, digest(body))
+
+
+def test_a_request_to_one_site_proves_nothing_at_another(clock: Clock, headers: dict[str, str]) -> None:
+    with pytest.raises(IdentityError, match="does not match"):
+        check(Verifier("N3", SECRET, clock), headers)
+
+
+def test_another_secret_is_not_believed(clock: Clock, headers: dict[str, str]) -> None:
+    with pytest.raises(IdentityError, match="does not match"):
+        check(Verifier("N2", Secret(b"fedcba9876543210"), clock), headers)
+
+
+def test_a_request_counts_once(verifier: Verifier, headers: dict[str, str]) -> None:
+    check(verifier, headers)
+    with pytest.raises(IdentityError, match="before"):
+        check(verifier, headers)
+
+
+def test_a_forged_request_does_not_use_up_the_nonce(verifier: Verifier, headers: dict[str, str]) -> None:
+    with pytest.raises(IdentityError):
+        check(verifier, headers, b"forged")
+    assert check(verifier, headers) == "N1"
+
+
+@pytest.mark.parametrize("shift", [-301.0, 301.0])
+def test_a_clock_too_far_away_is_refused(
+    clock: Clock, verifier: Verifier, headers: dict[str, str], shift: float
+) -> None:
+    clock.now += shift
+    with pytest.raises(IdentityError, match="clock"):
+        check(verifier, headers)
+
+
+@pytest.mark.parametrize("shift", [-299.0, 299.0])
+def test_a_clock_within_the_window_is_accepted(
+    clock: Clock, verifier: Verifier, headers: dict[str, str], shift: float
+) -> None:
+    clock.now += shift
+    assert check(verifier, headers) == "N1"
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "soon", "1e400"])
+def test_a_time_that_is_none_is_refused(verifier: Verifier, headers: dict[str, str], text: str) -> None:
+    with pytest.raises(IdentityError):
+        check(verifier, headers | {"concord-timestamp": text})
+
+
+def test_what_memory_forgot_cannot_be_replayed(clock: Clock, verifier: Verifier) -> None:
+    signer = Signer("N1", SECRET, clock)
+    recorded = []
+    for _ in range(10):
+        clock.now += 1.0
+        recorded.append(signer.headers("N2", "PUT", TARGET, digest(b"body")))
+        check(verifier, recorded[-1])
+    for headers in recorded:
+        with pytest.raises(IdentityError, match="before"):
+            check(verifier, headers)
+
+
+def test_one_busy_site_does_not_push_out_the_nonces_of_another(clock: Clock, verifier: Verifier) -> None:
+    quiet = Signer("N3", SECRET, clock).headers("N2", "PUT", TARGET, digest(b"body"))
+    for _ in range(10):
+        clock.now += 1.0
+        check(verifier, Signer("N1", SECRET, clock).headers("N2", "PUT", TARGET, digest(b"body")))
+    assert check(verifier, quiet) == "N3"
+
+
+@given(times=st.lists(st.integers(0, 50), max_size=60))
+def test_nonce_memory_never_lets_one_pass_twice(times: list[int]) -> None:
+    memory = NonceMemory(capacity=5)
+    accepted = []
+    for number, timestamp in enumerate(times):
+        if memory.is_fresh(str(number), timestamp):
+            memory.remember(str(number), timestamp)
+            accepted.append((str(number), timestamp))
+    assert not any(memory.is_fresh(nonce, timestamp) for nonce, timestamp in accepted)
+
+
+def test_without_a_secret_the_name_is_believed(clock: Clock) -> None:
+    headers = Signer("N1", INSECURE, clock).headers("N2", "PUT", TARGET, digest(b""))
+    assert headers == {"concord-site": "N1"}
+    verifier = Verifier("N2", INSECURE, clock)
+    assert check(verifier, headers) == "N1"
+    with pytest.raises(IdentityError, match="concord-site"):
+        check(verifier, {})
+
+
+def test_a_site_with_a_secret_does_not_believe_one_without(clock: Clock, verifier: Verifier) -> None:
+    unsigned = Signer("N1", INSECURE, clock).headers("N2", "PUT", TARGET, digest(b"body"))
+    with pytest.raises(IdentityError, match="missing"):
+        check(verifier, unsigned)
+
+
+def test_the_secret_shows_nowhere(clock: Clock) -> None:
+    signer: Callable[..., dict[str, str]] = Signer("N1", SECRET, clock).headers
+    shown = f"{SECRET!r} {SECRET} {signer('N2', 'PUT', TARGET, digest(b''))}"
+    assert "0123456789abcdef" not in shown
