@@ -179,9 +179,9 @@ class TrainingSection(Section):
     limit.
 
     A round is `local_steps` mini-batches of `batch_size` samples and one exchange; it lasts at least `pace`
-    seconds, so that a model whose steps are much faster than its exchange does not run ahead of it. `momentum`
-    in [0, 1), `weight_decay` per step, `clip` the greatest norm of a gradient. After `max_bad_steps` steps in a row
-    whose loss is not finite the site goes back to its last good checkpoint.
+    seconds, so that a model whose steps are much faster than its exchange does not run ahead of it.
+    `momentum` in [0, 1), `weight_decay` per step, `clip` the greatest norm of a gradient. After
+    `max_bad_steps` steps in a row whose loss is not finite the site goes back to its last good checkpoint.
     """
 
     rounds: Count | None = 300

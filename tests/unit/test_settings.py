@@ -1,0 +1,102 @@
+"""Settings of a process: precedence, mistakes, and the secret that must not show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from concord.errors import JobError
+from concord.settings import Secret, Settings, load_settings, parse_peers
+
+SECRET = "a secret of enough bytes"
+
+
+def test_defaults_are_safe() -> None:
+    settings = load_settings({}, {"PATH": "/bin"})
+    assert settings == Settings()
+    assert settings.host == "127.0.0.1"
+
+
+def test_flags_win_over_the_environment_which_wins_over_defaults() -> None:
+    environment = {"CONCORD_PORT": "9000", "CONCORD_SITE": "N1", "CONCORD_HOST": "0.0.0.0"}
+    settings = load_settings({"port": "9001", "site": None, "insecure": "true"}, environment)
+    assert (settings.port, settings.site, settings.host, settings.insecure) == (9001, "N1", "0.0.0.0", True)
+
+
+def test_every_kind_of_value_is_read() -> None:
+    environment = {
+        "CONCORD_REDIS_URL": "unix:///run/redis.sock",
+        "CONCORD_STATE_DIR": "/var/lib/concord",
+        "CONCORD_METRICS_PORT": "9100",
+        "CONCORD_PEERS": "N2=http://two:8080/, N3=https://three",
+    }
+    settings = load_settings({}, environment)
+    assert settings.redis_url == "unix:///run/redis.sock"
+    assert settings.state_dir == Path("/var/lib/concord")
+    assert settings.metrics_port == 9100
+    assert settings.peers == {"N2": "http://two:8080", "N3": "https://three"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    [
+        (
+            "CONCORD_REDIS",
+            "x",
+            "unknown environment variable 'CONCORD_REDIS'; did you mean 'CONCORD_REDIS_URL'?",
+        ),
+        ("CONCORD_PORT", "http", "should be a port from 0 to 65535, found 'http'"),
+        ("CONCORD_PORT", "70000", "should be a port from 0 to 65535, found '70000'"),
+        ("CONCORD_REDIS_URL", "localhost:6379", "should begin with redis://"),
+        ("CONCORD_PEERS", "N2", "should be NAME=http://host:port, found 'N2'"),
+        ("CONCORD_PEERS", "N2=http://a,N2=http://b", "gives N2 twice"),
+        ("CONCORD_INSECURE", "maybe", "should be true or false"),
+        ("CONCORD_SECRET", "short", "has 5 bytes; it needs at least 16"),
+        ("CONCORD_SECRET_FILE", "/nowhere/secret", "/nowhere/secret cannot be read"),
+    ],
+)
+def test_a_wrong_value_names_its_variable_and_what_is_right(variable: str, text: str, message: str) -> None:
+    with pytest.raises(JobError) as caught:
+        load_settings({}, {variable: text})
+    assert message in str(caught.value)
+
+
+def test_an_unknown_flag_names_the_nearest() -> None:
+    with pytest.raises(JobError, match="unknown setting 'redis-url'; did you mean 'redis_url'"):
+        load_settings({"redis-url": "redis://x"}, {})
+
+
+def test_variables_of_other_parts_are_not_settings() -> None:
+    environment = {"CONCORD_RUN_FILE": "x", "CONCORD_DATA": "y", "CONCORD_JOB": "z"}
+    assert load_settings({}, environment) == Settings()
+
+
+def test_the_secret_comes_from_a_file_or_the_environment_and_never_shows(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text(SECRET + "\n")
+    for settings in (
+        load_settings({"secret_file": str(path)}, {"CONCORD_SECRET": "another one, not the flag's"}),
+        load_settings({}, {"CONCORD_SECRET_FILE": str(path)}),
+        load_settings({}, {"CONCORD_SECRET": SECRET}),
+    ):
+        assert settings.secret == Secret(SECRET.encode())
+        assert SECRET not in f"{settings} {settings!r} {settings.secret}"
+
+
+def test_a_secret_is_no_flag_and_is_given_once() -> None:
+    with pytest.raises(JobError, match="unknown setting 'secret'"):
+        load_settings({"secret": SECRET}, {})
+    with pytest.raises(JobError, match="both set"):
+        load_settings({}, {"CONCORD_SECRET": SECRET, "CONCORD_SECRET_FILE": "x"})
+
+
+def test_doing_without_a_secret_must_be_said() -> None:
+    with pytest.raises(JobError, match="--insecure"):
+        Settings().identity_secret()
+    assert Settings(insecure=True).identity_secret() is None
+    assert Settings(secret=Secret(SECRET.encode())).identity_secret() == Secret(SECRET.encode())
+
+
+def test_no_peers_is_no_error() -> None:
+    assert parse_peers(" ") == {}
