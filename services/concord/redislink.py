@@ -27,6 +27,10 @@ NOTHING_YET = "0-0"
 """The ticket of a stream that has no entry: smaller than any other."""
 
 
+# The library may quote a whole command, blob and all.
+_DETAIL_LIMIT = 300
+
+
 class RedisFullError(MailboxError):
     """Redis has reached its memory limit and refused a write."""
 
@@ -96,7 +100,7 @@ class RedisLink:
             return await self._ask(*words)
 
     async def together(self, commands: Sequence[tuple[Word, ...]]) -> None:
-        """Several commands in one round trip, of which all happen or none."""
+        """Several small commands in one round trip, of which all happen or none."""
         with self._translated():
             async with self._client.pipeline(transaction=True) as pipeline:
                 for words in commands:
@@ -132,7 +136,7 @@ class RedisLink:
         except OutOfMemoryError as error:
             raise RedisFullError("Redis is full and refused a write; give it more memory") from error
         except (RedisError, OSError, TimeoutError) as error:
-            detail = str(error) or type(error).__name__
+            detail = str(error)[:_DETAIL_LIMIT] or type(error).__name__
             raise MailboxError(f"Redis did not answer as it should: {detail}") from error
 
 

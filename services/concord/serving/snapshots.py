@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from importlib import resources
 from typing import cast
 
 from concord.errors import MailboxError
-from concord.redislink import LinkOptions, RedisFullError, RedisLink, Word, site_prefix
+from concord.redislink import LinkOptions, RedisFullError, RedisLink, Script, site_prefix
 from concord.site.ports import Snapshot
 
 DEFAULT_KEEP = 3
@@ -99,17 +100,15 @@ class RedisShelf:
 
     async def publish(self, snapshot: Snapshot) -> None:
         """See the port; if Redis is full, older snapshots go first, down to the newest."""
-        versions = sorted({*await self._versions(), snapshot.version})
-        dropped = versions[: -self._keep]
         while True:
+            versions = await self._versions()
             try:
-                return await self._replace(snapshot, dropped)
+                return await self._add(snapshot, versions)
             except RedisFullError:
-                # What is on the shelf now is what serves: it stays, whatever becomes of the new snapshot.
-                spare = [version for version in await self._versions() if version != snapshot.version][:-1]
-                if not spare:
+                # The newest on the shelf is what is served: it stays, whatever becomes of the new one.
+                if len(versions) < 2:
                     raise
-                await self._drop(spare[:1])
+                await self._take_down(versions[0])
 
     async def newest_version(self) -> int | None:
         """See the port."""
@@ -153,25 +152,19 @@ class RedisShelf:
         answer = await self._link.command("ZRANGE", self._index, 0, -1)
         return [int(version) for version in cast("list[bytes]", answer)]
 
-    async def _replace(self, snapshot: Snapshot, dropped: list[int]) -> None:
-        version = snapshot.version
+    async def _add(self, snapshot: Snapshot, present: list[int]) -> None:
+        dropped = sorted({*present, snapshot.version})[: -self._keep]
+        keys = [self._index, self._news, self._key(snapshot.version), *map(self._key, dropped)]
         about = json.dumps(_about(snapshot))
-        await self._link.together(
-            [
-                *self._removal(dropped),
-                ("HSET", self._key(version), "about", about, "blob", snapshot.blob),
-                ("ZADD", self._index, version, version),
-                ("XADD", self._news, "MAXLEN", 1, "*", "version", version),
-            ]
-        )
+        await self._link.run(_PUBLISH, keys, [snapshot.version, about, snapshot.blob, *dropped])
 
-    async def _drop(self, versions: list[int]) -> None:
-        await self._link.together(self._removal(versions))
+    async def _take_down(self, version: int) -> None:
+        await self._link.together([("DEL", self._key(version)), ("ZREM", self._index, version)])
 
-    def _removal(self, versions: list[int]) -> list[tuple[Word, ...]]:
-        if not versions:
-            return []
-        return [("DEL", *map(self._key, versions)), ("ZREM", self._index, *versions)]
+
+_PUBLISH = Script(
+    resources.files("concord.serving").joinpath("scripts", "publish.lua").read_text(encoding="utf-8")
+)
 
 
 def _about(snapshot: Snapshot) -> dict[str, object]:
