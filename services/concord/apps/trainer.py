@@ -109,6 +109,7 @@ def _plan(job: Job, local_steps: int) -> Plan:
         local_steps=local_steps,
         rounds=job.training.rounds,
         seconds=job.training.seconds,
+        pace=job.training.pace,
         publish_interval=job.exchange.min_interval,
         evaluate_interval=job.evaluation.every,
         checkpoint_interval=job.checkpoint.every,

@@ -30,7 +30,7 @@ split: {kind: classes-per-site, classes: [2, 3], seed: 0}
 sites: 8
 topology: ring
 algorithm: ecl-isvr
-training: {rounds: 300, local_steps: 16, batch_size: 32, learning_rate: 0.1}
+training: {rounds: 300, pace: 0.05, local_steps: 16, batch_size: 32, learning_rate: 0.1}
 exchange: {min_interval: 0.02}
 """
 RUNS = {"ecl": "ecl-isvr", "gossip": "gossip", "local": "local"}
@@ -108,7 +108,7 @@ def _run(job: Job, base_port: int, stop: threading.Event, *, quiet: bool, ask: b
     with LocalFleet(job, base_port) as fleet:
         write_run_file(run_file, RunFile(job.name, "concord demo", dict(fleet.urls), os.getpid()))
         try:
-            with FleetWatch(fleet.urls, interval=0.1) as watch:
+            with FleetWatch(fleet.urls) as watch:
                 follow(job, fleet, watch, stop, quiet=quiet, until_finished=True)
                 predictions = _ask_all(job, fleet.urls, watch) if ask and not stop.is_set() else []
         finally:

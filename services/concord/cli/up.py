@@ -8,19 +8,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from concord.apps.local import BASE_PORT, LocalFleet
+from concord.cli.fleet_table import fleet_table
 from concord.cli.options import AsJson, JobArgument, Overrides
-from concord.cli.render import bar, console, print_json
+from concord.cli.render import console, print_json
 from concord.cli.runfile import RunFile, remove_run_file, run_file_path, write_run_file
-from concord.cli.watch import FleetWatch, Status
+from concord.cli.watch import FleetWatch
 from concord.job import Job, load_job
 
 _TICK = 0.25
@@ -71,10 +71,10 @@ def follow(
     """Keep the fleet alive and the table fresh until `stop`, or until all sites are done if so asked."""
     screen = console()
     screen.quiet = quiet
-    with Live(fleet_table(job, fleet, watch), console=screen, refresh_per_second=4) as live:
+    with Live(fleet_view(job, fleet, watch), console=screen, refresh_per_second=4) as live:
         while not stop.wait(_TICK):
             fleet.supervise()
-            live.update(fleet_table(job, fleet, watch))
+            live.update(fleet_view(job, fleet, watch))
             if until_finished and watch.finished:
                 return
 
@@ -93,57 +93,10 @@ def interruptible() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def fleet_table(job: Job, fleet: LocalFleet, watch: FleetWatch) -> Group:
+def fleet_view(job: Job, fleet: LocalFleet, watch: FleetWatch) -> Group:
     """The live view: a row per site, and below it what went wrong lately and where to ask."""
     title = f"{job.name} · {job.algorithm.name} · {job.topology.kind} · {watch.elapsed:.0f} s"
-    table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
-    for column, justify in _COLUMNS:
-        table.add_column(column, justify=justify, no_wrap=True)
-    for site, status in watch.statuses.items():
-        table.add_row(site, *(_waiting() if status is None else _cells(status)))
-    return Group(table, *_footer(fleet))
-
-
-_COLUMNS: tuple[tuple[str, Any], ...] = (
-    ("site", "left"),
-    ("has", "left"),
-    ("round", "right"),
-    ("accuracy", "left"),
-    ("stale", "right"),
-    ("apart", "right"),
-    ("steps/s", "right"),
-    ("", "left"),
-)
-
-
-def _waiting() -> list[Text | str]:
-    return ["", "", bar(None), "", "", "", Text("starting", style="dim")]
-
-
-def _cells(status: Status) -> list[Text | str]:
-    progress = status["progress"]
-    held = [name for name, count in status["classes"].items() if count]
-    target = f"/{status['rounds']}" if status["rounds"] else ""
-    value = progress["metrics"].get(status["metric"])
-    phase = progress["phase"]
-    return [
-        " ".join(held) if len(held) <= 5 else f"{len(held)} classes",
-        f"{progress['round']}{target}",
-        Text(bar(value), style=_shade(value)),
-        _worst(progress["edges"], "staleness_seconds", "{:.1f} s"),
-        _worst(progress["edges"], "consensus_distance", "{:.3f}"),
-        f"{status['steps_per_second']:.0f}",
-        Text(phase, style="green" if phase == "finished" else "cyan"),
-    ]
-
-
-def _shade(value: float | None) -> str:
-    return "dim" if value is None else "green" if value >= 0.9 else "yellow" if value >= 0.5 else "red"
-
-
-def _worst(edges: Status, key: str, form: str) -> str:
-    values = [edge[key] for edge in edges.values() if edge[key] is not None]
-    return form.format(max(values)) if values else "-"
+    return Group(fleet_table(title, watch.statuses, absent="starting"), *_footer(fleet))
 
 
 def _footer(fleet: LocalFleet) -> list[Text]:

@@ -6,12 +6,11 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import httpx
 
-Status = Mapping[str, Any]
-"""The JSON of one site's `GET /v1/status`."""
+from concord.cli.fleet_table import Status
 
 _PATIENCE = 1.0
 """Seconds a site has to answer; one that hangs must not hide the others for longer."""

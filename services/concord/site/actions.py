@@ -53,8 +53,15 @@ class RollBack:
 
 
 @dataclass(frozen=True, slots=True)
+class Rest:
+    """The round took less time than its pace: do nothing for this many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """The job's last round is done."""
 
 
-Action = Announce | Publish | Evaluate | SaveCheckpoint | PublishSnapshot | ReportStatus | RollBack | Finish
+Action = Announce | Publish | Evaluate | SaveCheckpoint | PublishSnapshot | ReportStatus | RollBack | Rest | Finish

@@ -24,6 +24,7 @@ from concord.site.actions import (
     Publish,
     PublishSnapshot,
     ReportStatus,
+    Rest,
     RollBack,
     SaveCheckpoint,
 )
@@ -54,7 +55,8 @@ class Identity:
 class Plan:
     """When to do what. Intervals are in seconds and are looked at when a round ends.
 
-    `rounds` and `seconds` end the job, whichever comes first (None: never). `publish_interval` bounds how often
+    `rounds` and `seconds` end the job, whichever comes first (None: never). A round lasts at least `pace`: a site
+    whose steps take less rests for what is left, so that each round has its exchange. `publish_interval` bounds how often
     updates leave: rounds that end sooner after the last publication go on without one. `max_bad_steps` is how
     many steps in a row may lack a finite gradient before the site rolls back.
     """
@@ -62,6 +64,7 @@ class Plan:
     local_steps: int
     rounds: int | None = None
     seconds: float | None = None
+    pace: float = 0.0
     publish_interval: float = 0.0
     evaluate_interval: float = 1.0
     checkpoint_interval: float = 5.0
@@ -146,6 +149,7 @@ class Brain:
         self._edges: dict[str, _EdgeMemory] = {}
         self._bad_in_a_row = 0
         self._booted_at = 0.0
+        self._round_began = 0.0
         self._elapsed_before = 0.0
         self._timers = _Timers(
             publish=_Timer(plan.publish_interval),
@@ -218,7 +222,9 @@ class Brain:
             actions.append(SaveCheckpoint())
         if timers.status.due(at):
             actions.append(ReportStatus())
-        return actions
+        rest = self._round_began + self.plan.pace - at
+        self._round_began = at + max(0.0, rest)
+        return [*actions, Rest(rest)] if rest > 0 else actions
 
     def _last_round(self) -> list[Action]:
         self.phase = Phase.FINISHED
@@ -282,7 +288,7 @@ class Brain:
     # --- life and membership ---------------------------------------------------------------------------------
 
     def _boot(self, event: Booted) -> list[Action]:
-        self._booted_at = event.at
+        self._booted_at = self._round_began = event.at
         self._elapsed_before = self.counters.elapsed
         for timer in (self._timers.evaluate, self._timers.checkpoint):
             timer.rang = event.at

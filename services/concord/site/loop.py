@@ -25,6 +25,7 @@ from concord.site.actions import (
     Publish,
     PublishSnapshot,
     ReportStatus,
+    Rest,
     RollBack,
     SaveCheckpoint,
 )
@@ -86,18 +87,24 @@ class Trainer:
         self._wall_clock = wall_clock
         self._started_at = wall_clock()
         self._rate = _Rate()
+        self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
-        """Train until the job's end or `stop`; then report until `stop`; leave a checkpoint and an empty desk."""
+        """Train; then report until `stop`; leave an empty desk."""
+        self.train(stop)
+        while not stop.wait(_IDLE_REPORT):
+            self._report()
+        if not self._post.drain(_FLUSH_TIMEOUT):
+            log.warning("stopped with updates that the mailbox never took; neighbours keep the ones before")
+
+    def train(self, stop: threading.Event) -> None:
+        """Resume from the newest checkpoint, train to the job's end or until `stop`, leave a checkpoint."""
+        self._stop = stop
         self._boot()
         while not stop.is_set() and not self.finished:
             self._advance()
-        while not stop.wait(_IDLE_REPORT):
-            self._report()
         if not self.finished:
             self._save()
-        if not self._post.drain(_FLUSH_TIMEOUT):
-            log.warning("stopped with updates that the mailbox never took; neighbours keep the ones before")
 
     @property
     def finished(self) -> bool:
@@ -143,6 +150,8 @@ class Trainer:
                     self._post.announce(action.table, self._brain.seen())
                 case RollBack():
                     self._roll_back(action.bad_steps)
+                case Rest():
+                    self._stop.wait(action.seconds)
                 case Finish():
                     log.info("finished after %d rounds", self._brain.counters.round)
 

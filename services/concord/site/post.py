@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _FETCH_TIMEOUT = 1.0
 """Seconds a wait for news may last before the inbox is read anyway, so that a lost wake-up costs no more."""
+_FLOOR_INTERVAL = 1.0
+"""Seconds between two looks whether a neighbour remembers a later life of this site."""
 _RETRY_DELAYS = (0.05, 0.1, 0.25, 0.5, 1.0)
 """Seconds between attempts while the mailbox is out of reach; the last repeats."""
 
@@ -118,6 +120,7 @@ class Post:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_delivering())
             group.create_task(self._keep_fetching())
+            group.create_task(self._keep_watching_floor())
 
     def drain(self, timeout: float) -> bool:
         """`flush`, from the trainer's side."""
@@ -177,6 +180,12 @@ class Post:
         if desk.snapshot is not None:
             await self._shelf.publish(desk.snapshot)
 
+    async def _keep_watching_floor(self) -> None:
+        while True:
+            with contextlib.suppress(MailboxError):  # the two other tasks say so
+                self.floor = int(await self._mailbox.read_note(NOTE_FLOOR) or 0)
+            await asyncio.sleep(_FLOOR_INTERVAL)
+
     async def _keep_fetching(self) -> None:
         failures = 0
         ticket = ""
@@ -195,7 +204,6 @@ class Post:
         table = self._table
         if table is None:
             return
-        self.floor = int(await self._mailbox.read_note(NOTE_FLOOR) or 0)
         for neighbour, slot in (await self._mailbox.collect(Box.INBOX, dict(self._seen))).items():
             self._seen[neighbour] = slot.stamp
             try:

@@ -1,0 +1,189 @@
+"""The trainer's loop on a real learner and real checkpoints, with a quiet network."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from concord.consensus.algorithm import EdgeTerms, LocalStep
+from concord.consensus.registry import AlgorithmOptions, build_algorithm
+from concord.consensus.vectors import fingerprint
+from concord.errors import CheckpointError, TaskError
+from concord.learning.checkpoint import CheckpointStore
+from concord.learning.objectives import LOSSES, METRICS
+from concord.learning.samples import Samples
+from concord.learning.steps import GradientOptions, Learner
+from concord.learning.task import Task
+from concord.mailbox.memory import MemoryMailbox
+from concord.serving.packing import load_into, pack_model
+from concord.serving.snapshots import MemoryShelf
+from concord.site.brain import Brain, Identity, Plan
+from concord.site.edges import Edge
+from concord.site.loop import Facts, Trainer
+from concord.site.ports import Snapshot
+from concord.site.post import Post
+from concord.wire.messages import Update
+
+
+class RecordingPost(Post):
+    """A post that is never carried and remembers what it was handed."""
+
+    def __init__(self) -> None:
+        super().__init__("N1", MemoryMailbox(), MemoryShelf())
+        self.sent: list[Update] = []
+        self.statuses: list[dict[str, Any]] = []
+        self.snapshots: list[Snapshot] = []
+
+    def send(self, updates: Any) -> None:
+        self.sent.extend(updates)
+
+    def report(self, status: str) -> None:
+        self.statuses.append(json.loads(status))
+
+    def publish(self, snapshot: Snapshot) -> None:
+        self.snapshots.append(snapshot)
+
+
+def build_model() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.25), nn.ReLU(), nn.Linear(8, 3))
+
+
+TASK = Task("toy", build_model, LOSSES["cross_entropy"], {"accuracy": METRICS["accuracy"]})
+
+
+def samples() -> Samples:
+    generator = torch.Generator().manual_seed(5)
+    inputs = torch.randn(60, 4, generator=generator)
+    return Samples(inputs, inputs[:, :3].argmax(dim=1))
+
+
+class FullStore(CheckpointStore):
+    """A store on a disk that has just become full."""
+
+    def save(self, *_: object) -> Path:
+        raise CheckpointError("no space left on device")
+
+
+class Site:
+    """A trainer with everything it needs, on a folder for its checkpoints."""
+
+    def __init__(
+        self,
+        folder: Path,
+        rounds: int,
+        data: Samples | None = None,
+        store: CheckpointStore | None = None,
+        **plan: Any,
+    ) -> None:
+        self.post = RecordingPost()
+        # What a real process does at its start: dropout draws from torch's own generator.
+        torch.manual_seed(99)
+        learner = Learner(
+            TASK.new_model(1), TASK, data or samples(), GradientOptions(batch_size=8, momentum=0.5), seed=3
+        )
+        algorithm = build_algorithm(AlgorithmOptions(name="sm-ecl"), learner.primal, LocalStep(0.1, 4))
+        self.primal = learner.primal
+        self.module = learner.module
+        self.store = store or CheckpointStore(folder)
+        brain = Brain(
+            Identity("federation", "N1", fingerprint(learner.module)),
+            Plan(local_steps=4, rounds=rounds, **plan),
+            algorithm,
+            learner.gradient,
+            {"N2": Edge(1, EdgeTerms(penalty=1.0, averaging=1.0))},
+        )
+        self.trainer = Trainer(
+            brain,
+            learner,
+            self.post,
+            self.store,
+            samples(),
+            Facts("toy", "accuracy", rounds, {"a": 20, "b": 20, "c": 20}),
+            lambda: pack_model(learner.module),
+        )
+
+    def train(self) -> Tensor:
+        self.trainer.train(threading.Event())
+        return self.primal.clone()
+
+
+def test_a_resumed_trainer_goes_on_bit_identically(tmp_path: Path) -> None:
+    uninterrupted = Site(tmp_path / "a", rounds=12).train()
+    Site(tmp_path / "b", rounds=5).train()
+    resumed = Site(tmp_path / "b", rounds=12)
+    assert torch.equal(resumed.train(), uninterrupted)
+    first, last = resumed.post.sent[0].header, resumed.post.sent[-1].header
+    assert (first.stamp.incarnation, first.round, last.round) == (2, 6, 12)
+
+
+def test_a_checkpoint_that_was_torn_costs_the_rounds_since_the_one_before(tmp_path: Path) -> None:
+    uninterrupted = Site(tmp_path / "a", rounds=9).train()
+    Site(tmp_path / "b", rounds=3).train()
+    Site(tmp_path / "b", rounds=6).train()
+    newest = sorted((tmp_path / "b").glob("checkpoint-*"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-7])
+    assert torch.equal(Site(tmp_path / "b", rounds=9).train(), uninterrupted)
+
+
+def test_a_stopped_trainer_leaves_a_checkpoint(tmp_path: Path) -> None:
+    site = Site(tmp_path, rounds=10**9)
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    site.trainer.train(stop)
+    checkpoint = site.store.load_newest()
+    assert checkpoint is not None
+    assert torch.equal(checkpoint.tensors["primal"], site.primal)
+
+
+def test_the_last_snapshot_is_the_final_model_with_its_metrics(tmp_path: Path) -> None:
+    site = Site(tmp_path, rounds=20)
+    site.train()
+    snapshot = site.post.snapshots[-1]
+    again = build_model()
+    load_into(again, snapshot.blob)
+    assert all(
+        torch.equal(a, b) for a, b in zip(again.parameters(), site.module.parameters(), strict=True)
+    )
+    assert (snapshot.round, snapshot.step) == (20, 80)
+    assert snapshot.metrics["accuracy"] > 0.5
+    assert site.post.statuses[-1]["progress"]["phase"] == "finished"
+    assert site.post.statuses[-1]["classes"] == {"a": 20, "b": 20, "c": 20}
+
+
+def broken_samples() -> Samples:
+    good = samples()
+    return Samples(good.inputs * float("nan"), good.targets)
+
+
+def test_gradients_that_are_never_finite_end_with_advice_and_an_untouched_model(tmp_path: Path) -> None:
+    site = Site(tmp_path, rounds=10, data=broken_samples(), max_bad_steps=5)
+    before = site.primal.clone()
+    with pytest.raises(TaskError, match="no finite gradient.*smaller learning rate"):
+        site.train()
+    assert torch.equal(site.primal, before)
+
+
+def test_divergence_goes_back_to_the_last_good_checkpoint(tmp_path: Path) -> None:
+    Site(tmp_path, rounds=5).train()
+    site = Site(tmp_path, rounds=10, data=broken_samples(), max_bad_steps=5)
+    with pytest.raises(TaskError, match="going back to a checkpoint does not help"):
+        site.train()
+    checkpoint = site.store.load_newest()
+    assert checkpoint is not None
+    assert torch.equal(site.primal, checkpoint.tensors["primal"])
+
+
+def test_a_full_disk_while_training_keeps_the_previous_checkpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Site(tmp_path, rounds=5).train()
+    kept = sorted(tmp_path.glob("checkpoint-*"))
+    Site(tmp_path, rounds=10, store=FullStore(tmp_path)).train()
+    assert "the previous one is kept" in caplog.text
+    assert sorted(tmp_path.glob("checkpoint-*")) == kept
