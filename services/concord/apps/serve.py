@@ -29,7 +29,9 @@ def bind(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes a free one. EnvironmentProblem if the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        # Opened anew from its number, it knows that it is TCP: asyncio turns off Nagle's delay only for such.
+        return socket.socket(fileno=listener.detach())
     except OSError as error:
         detail = error.strerror or str(error)
         raise EnvironmentProblem(
