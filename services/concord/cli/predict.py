@@ -80,9 +80,7 @@ def ask(url: str, inputs: object) -> dict[str, Any]:
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise TransportError(f"{url} cannot be reached: {error}") from error
     except ValueError as error:
-        raise TransportError(
-            f"{url} answered {answer.status_code} with something that is not JSON"
-        ) from error
+        raise TransportError(f"{url} answered {answer.status_code} and not with JSON") from error
     if not answer.is_success:
         raise _refusal(url, answer.status_code, found)
     return dict(found)
