@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -23,6 +24,8 @@ from concord.wire.codec import encode
 from concord.wire.messages import Header, Stamp, Update
 
 SECRET = Secret(b"a secret of the test federation")
+TLS = ssl.create_default_context()
+"""Shared, because loading the certificates anew for every client takes longer than most tests."""
 TERMS = EdgeTerms(penalty=0.5, averaging=1.0)
 QUICK = CourierSettings(
     pull_wait=5.0,
@@ -107,7 +110,7 @@ async def exchange_site(
     mailbox = mailbox or MemoryMailbox()
     if neighbours:
         await mailbox.write_note(NOTE_EDGES, edge_table(*neighbours, size=size).to_json())
-    settings = ExchangeSettings(name, trust, routes, max_update_bytes, timeout=2.0, courier=courier)
+    settings = ExchangeSettings(name, trust, routes, max_update_bytes, timeout=2.0, tls=TLS, courier=courier)
     service = create_exchange(mailbox, settings)
     server = Server(create_app(service), bind("127.0.0.1", port), service.release)
     async with server.running():

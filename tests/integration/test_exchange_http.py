@@ -23,6 +23,7 @@ from concord.wire.codec import read_header
 from exchange_sites import (
     SECRET,
     TERMS,
+    TLS,
     Site,
     edge_table,
     eventually,
@@ -61,7 +62,7 @@ class Caller:
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=30.0, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=30.0, trust_env=False, verify=TLS) as client:
         yield client
 
 
@@ -179,7 +180,7 @@ async def test_an_endless_body_is_cut_off(caller: Caller, site: Site) -> None:
             await asyncio.sleep(0)
 
     headers = Signer("N2", SECRET).headers("N1", "PUT", "/v1/inbox/N2", digest(b""))
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=TLS) as client:
         request = client.put(f"{site.url}/v1/inbox/N2", content=endless(), headers=headers)
         sending = asyncio.create_task(request)
         await eventually(lambda: bool(refused(site)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -77,10 +78,10 @@ _ERROR_STATUS: tuple[tuple[type[ConcordError], int, str], ...] = (
 class ExchangeSettings:
     """One site's exchange.
 
-    `routes` say how its neighbours are reached. `max_update_bytes` bounds an update (None: derived from the
-    model). Seconds: `timeout` bounds connecting to a neighbour and each read and write, `clock_window` is how
-    far the clocks of two sites may be apart, `retry_after` is what a caller is told while the mailbox is
-    away.
+    `routes` say how its neighbours are reached, `tls` how HTTPS ones are trusted (None: as browsers do).
+    `max_update_bytes` bounds an update (None: derived from the model). Seconds: `timeout` bounds connecting
+    to a neighbour and each read and write, `clock_window` is how far the clocks of two sites may be apart,
+    `retry_after` is what a caller is told while the mailbox is away.
     """
 
     site: str
@@ -90,6 +91,7 @@ class ExchangeSettings:
     timeout: float = 10.0
     clock_window: float = 300.0
     retry_after: int = 1
+    tls: ssl.SSLContext | None = None
     courier: CourierSettings = field(default_factory=CourierSettings)
 
 
@@ -104,7 +106,8 @@ class ExchangeService:
         self._mailbox = mailbox
         self._settings = settings
         self._verifier = Verifier(settings.site, settings.trust, clock, settings.clock_window)
-        self._client = NeighbourClient(Signer(settings.site, settings.trust, clock), settings.timeout)
+        signer = Signer(settings.site, settings.trust, clock)
+        self._client = NeighbourClient(signer, settings.timeout, settings.tls)
         self._book = EdgeBook(mailbox, settings.site, settings.max_update_bytes)
         self._acceptance = Acceptance(mailbox, self._book, self.state, clock)
         self._outbox = Outbox(mailbox, self.state, rng)
