@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -23,13 +24,15 @@ _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("steps/s", "right"),
     ("", "left"),
 )
+_BAR = 12
+"""Characters of the accuracy bar, so that a row fits into a terminal of 80."""
 _NAMED_CLASSES = 5
 """A site with more classes than this shows how many, not which."""
 
 
 def fleet_table(title: str, statuses: Mapping[str, Status | None], absent: str = "no answer") -> Table:
     """A row per site; `absent` stands in the rows of sites whose status is None."""
-    table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
+    table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False, box=SIMPLE_HEAD)
     for column, justify in _COLUMNS:
         table.add_column(column, justify=justify, no_wrap=True)
     for site, status in statuses.items():
@@ -38,7 +41,7 @@ def fleet_table(title: str, statuses: Mapping[str, Status | None], absent: str =
 
 
 def _blank(absent: str) -> list[Text | str]:
-    return ["", "", bar(None), "", "", "", Text(absent, style="dim")]
+    return ["", "", bar(None, _BAR), "", "", "", Text(absent, style="dim")]
 
 
 def _cells(status: Status) -> list[Text | str]:
@@ -48,7 +51,7 @@ def _cells(status: Status) -> list[Text | str]:
     return [
         _held(status["classes"]),
         f"{progress['round']}/{status['rounds']}" if status["rounds"] else f"{progress['round']}",
-        Text(bar(value), style=_shade(value)),
+        Text(bar(value, _BAR), style=_shade(value)),
         _worst(progress["edges"], "staleness_seconds", "{:.1f} s"),
         _worst(progress["edges"], "consensus_distance", "{:.3f}"),
         f"{status['steps_per_second']:.0f}",
