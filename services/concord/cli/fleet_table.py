@@ -24,7 +24,7 @@ _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("steps/s", "right"),
     ("", "left"),
 )
-_BAR = 12
+_BAR = 10
 """Characters of the accuracy bar, so that a row fits into a terminal of 80."""
 _NAMED_CLASSES = 5
 """A site with more classes than this shows how many, not which."""
@@ -32,7 +32,9 @@ _NAMED_CLASSES = 5
 
 def fleet_table(title: str, statuses: Mapping[str, Status | None], absent: str = "no answer") -> Table:
     """A row per site; `absent` stands in the rows of sites whose status is None."""
-    table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False, box=SIMPLE_HEAD)
+    table = Table(
+        title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     for column, justify in _COLUMNS:
         table.add_column(column, justify=justify, no_wrap=True)
     for site, status in statuses.items():
