@@ -115,4 +115,5 @@ def test_a_site_that_has_not_measured_yet_has_an_empty_bar() -> None:
     status = status_of("N1", classes={str(digit): 1 for digit in range(10)}, rounds=None)
     status["progress"] = {"phase": "finished", "round": 3, "metrics": {}, "edges": {}}
     (row,) = zip(*(column.cells for column in fleet_table("x", {"N1": status}).columns), strict=True)
-    assert [str(cell) for cell in row] == ["N1", "10 classes", "3", bar(None, 10), "-", "-", "1200", "finished"]
+    shown = [str(cell) for cell in row]
+    assert shown == ["N1", "10 classes", "3", bar(None, 10), "-", "-", "1200", "finished"]

@@ -7,26 +7,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from concord.apps.trainer import job_task, split_options
 from concord.errors import JobError
 from concord.job import Job
-from concord.learning.partition import SplitOptions
-from concord.learning.task import Task, TaskSpec, describe, resolve_task
-
-
-def task_of(job: Job) -> Task:
-    """The task a job names; TaskError if it cannot be built."""
-    return resolve_task(TaskSpec(**job.task.model_dump()))
-
-
-def split_of(job: Job) -> SplitOptions:
-    """How the job deals out the data."""
-    return SplitOptions(**job.split.model_dump())
+from concord.learning.task import describe
 
 
 def class_counts(job: Job) -> dict[str, dict[str, int]]:
     """How many training samples of each class each site holds; TaskError or SplitError if unknown."""
-    task = task_of(job)
-    rows = describe(task, job.site_names, split_of(job))
+    task = job_task(job)
+    rows = describe(task, job.site_names, split_options(job))
     names = task.classes or tuple(str(index) for index in range(max(len(row.counts) for row in rows)))
     return {
         row.site: {name: count for name, count in zip(names, row.counts, strict=True) if count}
@@ -36,7 +26,7 @@ def class_counts(job: Job) -> dict[str, dict[str, int]]:
 
 def test_sample(job: Job, index: int) -> tuple[Tensor, str]:
     """One input of the test set, and what is right for it as text; JobError if there is no such sample."""
-    task = task_of(job)
+    task = job_task(job)
     test = task.pool(job.site_names).test
     if not 0 <= index < len(test):
         raise JobError(f"sample {index} is not there; the test set has 0 to {len(test) - 1}")
