@@ -134,7 +134,7 @@ def command(tmp_path: Path, temporary: Path) -> Iterator[Callable[..., subproces
 
     def start(*arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "concord.cli.main", *arguments],
+            [sys.executable, "-m", "concord", *arguments],
             cwd=tmp_path,
             text=True,
             stdout=subprocess.PIPE,

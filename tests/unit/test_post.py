@@ -128,6 +128,18 @@ async def test_what_waits_survives_an_outage_of_the_mailbox() -> None:
     assert await mailbox.read_note(NOTE_STATUS) == "{}"
 
 
+async def test_versions_go_on_above_those_on_the_shelf() -> None:
+    shelf = MemoryShelf()
+    await shelf.publish(Snapshot(8, 2, 3, "print", {}, 0.0, b"before the crash"))
+    post = Post("N1", MemoryMailbox(), shelf)
+    async with running(post):
+        post.publish(Snapshot(6, 1, 2, "print", {}, 0.0, b"after"))
+        assert await post.flush(5)
+    newest = await shelf.load()
+    assert newest is not None
+    assert (newest.version, newest.blob, post.version) == (9, b"after", 9)
+
+
 async def test_news_arrive_once_and_in_their_newest_form() -> None:
     mailbox = MemoryMailbox()
     post = Post("N1", mailbox, MemoryShelf())

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -175,7 +175,7 @@ class Trainer:
             reported_at=self._wall_clock(),
             started_at=self._started_at,
             steps_per_second=self._rate.update(now, progress.step),
-            progress=progress,
+            progress=replace(progress, version=max(progress.version, self._post.version)),
         )
         self._post.report(status.to_json())
 

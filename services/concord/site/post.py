@@ -52,6 +52,8 @@ class Post:
     ) -> None:
         self.floor = 0
         """An incarnation that a neighbour has seen from this site; the trainer must live above it."""
+        self.version = 0
+        """The version of the snapshot laid on the shelf last."""
         self.refused = 0
         """Updates in the inbox that did not fit the edge table (any more)."""
         self._site = site
@@ -101,7 +103,7 @@ class Post:
         self._ring()
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Lay a snapshot on the shelf soon."""
+        """Lay a snapshot on the shelf soon, under its version or a higher one if the shelf is further."""
         with self._lock:
             self._desk.snapshot = snapshot
         self._ring()
@@ -178,7 +180,14 @@ class Post:
             slot = Slot(header.stamp, encode(Update(header, update.parts)))
             await self._mailbox.put(Box.OUTBOX, header.receiver, slot)
         if desk.snapshot is not None:
-            await self._shelf.publish(desk.snapshot)
+            await self._shelve(desk.snapshot)
+
+    async def _shelve(self, snapshot: Snapshot) -> None:
+        # The shelf may know versions of this site that its last checkpoint does not.
+        newest = max(self.version, await self._shelf.newest_version() or 0)
+        version = max(newest + 1, snapshot.version)
+        await self._shelf.publish(dataclasses.replace(snapshot, version=version))
+        self.version = version
 
     async def _keep_watching_floor(self) -> None:
         while True:
