@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import ssl
 import time
@@ -47,6 +48,8 @@ from concord.transport.outbox import Outbox
 from concord.transport.traffic import ExchangeState
 from concord.wire.codec import Expectation
 from concord.wire.messages import Stamp
+
+log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 30.0
 """Seconds a pull may be held at most."""
@@ -127,6 +130,7 @@ class ExchangeService:
     async def running(self) -> AsyncIterator[None]:
         """Deliver and fetch until the context ends; the mailbox stays the caller's to close."""
         self._delivering = asyncio.create_task(self._courier.run(), name="courier")
+        self._delivering.add_done_callback(_report_end)
         try:
             yield
         finally:
@@ -297,6 +301,12 @@ def create_app(service: ExchangeService) -> FastAPI:
     app.add_api_route("/healthz", service.live, methods=["GET"], tags=["health"])
     app.add_api_route("/readyz", service.ready, methods=["GET"], tags=["health"])
     return app
+
+
+def _report_end(courier: asyncio.Task[None]) -> None:
+    # The process lives on and answers 503 on /healthz, so that whoever runs it can restart it.
+    if not courier.cancelled():
+        log.critical("the courier broke; nothing is delivered any more", exc_info=courier.exception())
 
 
 _DIGEST_OF_NOTHING = digest(b"")

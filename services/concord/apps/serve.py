@@ -114,7 +114,7 @@ class _Uvicorn(uvicorn.Server):
         self.ready.set()
 
     async def main_loop(self) -> None:
-        """Until told to leave; the base class looks ten times a second, which an idle site need not pay for."""
+        """Until told to leave; the base class looks ten times a second, which idle sites need not pay for."""
         await self.on_tick(0)
         await self.leave.wait()
 

@@ -14,6 +14,7 @@ from concord.errors import MailboxError, NotAllowed
 from concord.site.ports import Mailbox
 from concord.transport.acceptance import Acceptance
 from concord.transport.backoff import DecorrelatedJitter
+from concord.transport.crew import Crew
 from concord.transport.lane import CourierSettings, EdgeRoute, Lane, Link
 from concord.transport.outbox import Outbox
 from concord.transport.traffic import ExchangeState
@@ -57,20 +58,24 @@ class Courier:
 
     async def run(self) -> None:
         """Deliver and fetch for ever."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._outbox.keep_watch())
+        crew = Crew()
+        try:
+            crew.add(self._outbox.keep_watch())
             for lane in self._lanes.values():
                 if lane.pushes:
-                    group.create_task(self._repeat(lane.push, lambda: True))
-            self._start_pulls(group)
-            group.create_task(self._keep_mark(group))
+                    crew.add(self._repeat(lane.push, lambda: True))
+            self._start_pulls(crew)
+            crew.add(self._keep_mark(crew))
+            await crew.watch()
+        finally:
+            await crew.dismiss()
 
-    def _start_pulls(self, group: asyncio.TaskGroup) -> None:
+    def _start_pulls(self, crew: Crew) -> None:
         for neighbour, lane in self._lanes.items():
             task = self._pulls.get(neighbour)
             if task is not None:
                 task.cancel()  # it may be held at the neighbour for news of a life that is over
-            self._pulls[neighbour] = group.create_task(self._repeat(lane.pull, lane.wants_pull))
+            self._pulls[neighbour] = crew.add(self._repeat(lane.pull, lane.wants_pull))
 
     async def _repeat(self, turn: Callable[[], Awaitable[None]], wanted: Callable[[], bool]) -> None:
         backoff = DecorrelatedJitter(self._settings.retry_base, 1.0, self._rng)
@@ -84,22 +89,22 @@ class Courier:
             except NotAllowed:
                 await asyncio.sleep(self._settings.refused_base)
 
-    async def _keep_mark(self, group: asyncio.TaskGroup) -> None:
+    async def _keep_mark(self, crew: Crew) -> None:
         began = True
         while True:
             try:
                 if await self._mailbox.read_note(NOTE_MARK) is None:
                     await self._mailbox.write_note(NOTE_MARK, "here")
                     if not began:
-                        self._start_afresh(group)
+                        self._start_afresh(crew)
                 began = False
             except MailboxError:
                 self._state.mailbox_errors += 1
             await asyncio.sleep(self._settings.mark_interval)
 
-    def _start_afresh(self, group: asyncio.TaskGroup) -> None:
+    def _start_afresh(self, crew: Crew) -> None:
         self._state.emptied += 1
         for lane in self._lanes.values():
             lane.forget()
         self._outbox.forget()
-        self._start_pulls(group)
+        self._start_pulls(crew)
