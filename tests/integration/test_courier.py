@@ -165,9 +165,7 @@ async def test_a_site_that_lost_its_state_learns_of_its_earlier_life() -> None:
         assert await one.mailbox.read_note(NOTE_FLOOR) == "4"
 
 
-async def test_what_neighbours_hold_comes_back_after_the_mailbox_was_emptied(
-    redis_url: str, federation: str
-) -> None:
+async def test_what_neighbours_hold_comes_back_after_the_mailbox_was_emptied(redis_url: str, federation: str) -> None:
     ports = free_port(), free_port()
     mailbox = RedisMailbox(redis_url, federation, "N1")
     async with (

@@ -49,9 +49,7 @@ class Caller:
         url = f"{self._url}/v1/inbox/{sender or self.name}"
         return await self._client.put(url, content=body, auth=self.auth)
 
-    async def get(
-        self, receiver: str | None = None, etag: str | None = None, **query: str | float
-    ) -> httpx.Response:
+    async def get(self, receiver: str | None = None, etag: str | None = None, **query: str | float) -> httpx.Response:
         url = f"{self._url}/v1/outbox/{receiver or self.name}"
         headers = {} if etag is None else {"if-none-match": etag}
         return await self._client.get(url, params=query, headers=headers, auth=self.auth)
@@ -91,9 +89,7 @@ async def test_a_new_update_is_stored(caller: Caller, site: Site) -> None:
 
 
 @pytest.mark.parametrize("sequence", [7, 6])
-async def test_the_same_or_an_older_update_is_known_already(
-    caller: Caller, site: Site, sequence: int
-) -> None:
+async def test_the_same_or_an_older_update_is_known_already(caller: Caller, site: Site, sequence: int) -> None:
     await caller.put(update_slot("N2", "N1", 7))
     answer = await caller.put(update_slot("N2", "N1", sequence, value=2.0))
     assert (answer.status_code, answer.json()) == (200, {"newest": "1.1.7"})
@@ -208,9 +204,7 @@ async def test_another_secret_is_not_believed(client: httpx.AsyncClient, site: S
 async def test_a_recorded_request_is_refused_the_second_time(client: httpx.AsyncClient, site: Site) -> None:
     slot = update_slot("N2", "N1", 1)
     headers = Signer("N2", SECRET).headers("N1", "PUT", "/v1/inbox/N2", digest(slot.blob))
-    answers = [
-        await client.put(f"{site.url}/v1/inbox/N2", content=slot.blob, headers=headers) for _ in range(2)
-    ]
+    answers = [await client.put(f"{site.url}/v1/inbox/N2", content=slot.blob, headers=headers) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [204, 401]
 
 

@@ -69,9 +69,7 @@ def test_a_missing_header_is_named(verifier: Verifier, headers: dict[str, str], 
         ("concord-signature", "ü"),
     ],
 )
-def test_a_changed_header_is_noticed(
-    verifier: Verifier, headers: dict[str, str], name: str, value: str
-) -> None:
+def test_a_changed_header_is_noticed(verifier: Verifier, headers: dict[str, str], name: str, value: str) -> None:
     with pytest.raises(IdentityError, match="does not match"):
         check(verifier, headers | {name: value})
 

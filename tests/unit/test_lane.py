@@ -56,9 +56,7 @@ class Neighbour:
         assert not isinstance(answer, Slot | Nothing)
         return answer
 
-    async def pull(
-        self, url: str, sender: str, after: Stamp | None, wait: float, max_bytes: int
-    ) -> PullResult:
+    async def pull(self, url: str, sender: str, after: Stamp | None, wait: float, max_bytes: int) -> PullResult:
         self.pulled.append((after, wait))
         answer = self._answer() if self.answers else Nothing()
         assert not isinstance(answer, Delivered)

@@ -101,9 +101,7 @@ class ExchangeSettings:
 class ExchangeService:
     """The routes and the courier behind them: include `router` in an app, keep `running` open around it."""
 
-    def __init__(
-        self, mailbox: Mailbox, settings: ExchangeSettings, clock: Clock, rng: random.Random
-    ) -> None:
+    def __init__(self, mailbox: Mailbox, settings: ExchangeSettings, clock: Clock, rng: random.Random) -> None:
         self.state = ExchangeState(settings.site)
         self.router = self._routes()
         self._mailbox = mailbox

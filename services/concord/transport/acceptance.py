@@ -66,7 +66,7 @@ class EdgeBook:
 
     async def refresh(self) -> None:
         """Look at the table now; errors as `expectation`, but for NotAllowed."""
-        await self._fresh(DISPUTED_TABLE_AGE)
+        await self._fresh(0.0)
 
     async def _fresh(self, max_age: float) -> dict[str, Expectation]:
         if self._expectations is None:

@@ -44,9 +44,7 @@ class Courier:
         self._rng = rng
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self._lanes = {
-            route.neighbour: Lane(
-                route, settings, link, outbox, acceptance, state.edges[route.neighbour], rng
-            )
+            route.neighbour: Lane(route, settings, link, outbox, acceptance, state.edges[route.neighbour], rng)
             for route in routes
         }
 

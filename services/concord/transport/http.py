@@ -119,9 +119,7 @@ class NeighbourClient:
             return Delivered(_known_stamp(receiver, body))
         return _read_error(receiver, response, body)
 
-    async def pull(
-        self, url: str, sender: str, after: Stamp | None, wait: float, max_bytes: int
-    ) -> PullResult:
+    async def pull(self, url: str, sender: str, after: Stamp | None, wait: float, max_bytes: int) -> PullResult:
         """GET what the site `sender` holds for us if newer than `after`; it may take `wait` seconds."""
         query = {"wait": f"{wait:g}"} | ({} if after is None else {"after": str(after)})
         request = self._client.build_request(

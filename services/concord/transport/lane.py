@@ -77,9 +77,7 @@ class Link(Protocol):
     async def push(self, url: str, receiver: str, slot: Slot) -> PushResult:
         """Hand one update to a neighbour."""
 
-    async def pull(
-        self, url: str, sender: str, after: Stamp | None, wait: float, max_bytes: int
-    ) -> PullResult:
+    async def pull(self, url: str, sender: str, after: Stamp | None, wait: float, max_bytes: int) -> PullResult:
         """Ask a neighbour for what it holds for us."""
 
 
@@ -259,9 +257,7 @@ class Lane:
         self._tried_at = self._clock()
         return self._tried_at
 
-    async def _ask(
-        self, request: Awaitable[PushResult | PullResult], pause: _Pause
-    ) -> PushResult | PullResult | None:
+    async def _ask(self, request: Awaitable[PushResult | PullResult], pause: _Pause) -> PushResult | PullResult | None:
         """The answer, once circuit, pause and counters took note of it; None if there was none."""
         try:
             result = await request
