@@ -4,8 +4,6 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# Wheels of torch for the CPU only, a tenth of the size; where this cannot be reached the usual ones are taken.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # More arguments for a verb, e.g. make test ARGS='-k job'.
 ARGS   ?=
 
@@ -50,7 +48,6 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --constraint constraints.txt --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch
 	$(PIP) install --constraint constraints.txt --editable '.[demo]'
 	@touch $@
 

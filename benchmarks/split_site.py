@@ -28,7 +28,7 @@ class Place:
 
     name: str
     port: int
-    redis: EmbeddedServer
+    url_of_redis: str
     folder: Path
 
     @property
@@ -53,14 +53,14 @@ class Bench:
         folder = self.folder / name
         folder.mkdir()
         redis = self.stack.enter_context(EmbeddedServer(folder))
-        return Place(name, free_port(), redis, folder)
+        return Place(name, free_port(), redis.url, folder)
 
     def start(
         self, process: str, place: Place, peers: Mapping[str, str], processor: int, *overrides: str
     ) -> psutil.Process:
         """One of the site's processes (`trainer`, `exchange`, `site`), on one processor."""
         words = [sys.executable, "-m", "concord", process, "--job", str(self.folder / "job.yaml")]
-        words += ["--site", place.name, "--redis-url", place.redis.url, "--port", str(place.port)]
+        words += ["--site", place.name, "--redis-url", place.url_of_redis, "--port", str(place.port)]
         words += ["--state-dir", str(place.folder / process), "--secret-file", str(self.folder / "secret")]
         words += ["--peers", ",".join(f"{name}={url}" for name, url in peers.items())]
         words += [word for override in overrides for word in ("--set", override)]

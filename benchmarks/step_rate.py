@@ -38,10 +38,7 @@ def measure(turns: int = 5) -> dict[str, list[float]]:
 
 def ratios(rates: dict[str, list[float]]) -> dict[str, float]:
     """The median over the turns of each case's rate over the local one of the same turn."""
-    return {
-        case: statistics.median(a / b for a, b in zip(rates[case], rates["local"], strict=True))
-        for case in CASES
-    }
+    return {case: statistics.median(a / b for a, b in zip(rates[case], rates["local"], strict=True)) for case in CASES}
 
 
 def _rate(made: Bench, case: str) -> float:

@@ -91,9 +91,7 @@ class Fleet:
             for name in topology.sites
         }
         ends = {name: EdgeEnd(step, topology.degree(name)) for name in topology.sites}
-        self._terms = {
-            (left, right): edge_terms(options, ends[left], ends[right]) for left, right in self.edges
-        }
+        self._terms = {(left, right): edge_terms(options, ends[left], ends[right]) for left, right in self.edges}
         for (left, right), terms in sorted(self._terms.items()):
             self.algorithm(left).add_neighbour(right, terms)
             self.algorithm(right).add_neighbour(left, terms)
@@ -125,9 +123,7 @@ class Fleet:
                 if name not in self.asleep:
                     self._act(name, site)
 
-    def run_until(
-        self, target: Tensor, tolerance: float, limit: int, sites: Iterable[str] | None = None
-    ) -> float:
+    def run_until(self, target: Tensor, tolerance: float, limit: int, sites: Iterable[str] | None = None) -> float:
         """Run for at most `limit` ticks, until all models (or some sites') are near `target`.
 
         Returns the distance at the end: the largest over coordinates and sites, looked at every 200 ticks.

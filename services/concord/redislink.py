@@ -140,9 +140,7 @@ class RedisLink:
             raise MailboxError(f"Redis did not answer as it should: {detail}") from error
 
 
-def _client(
-    url: str, connections: int, connect_timeout: float, read_timeout: float | None, retries: int
-) -> Redis:
+def _client(url: str, connections: int, connect_timeout: float, read_timeout: float | None, retries: int) -> Redis:
     try:
         pool = BlockingConnectionPool.from_url(
             url,

@@ -1,12 +1,13 @@
 """Tensors plus text in one tamper-evident blob: the form of updates, checkpoints and model snapshots.
 
-A sealed blob is a valid safetensors file whose last tensor, `~seal`, holds the BLAKE2b-256 digest of every
+A sealed blob is a valid safetensors file whose last tensor, `~seal`, holds the SHA-256 digest of every
 byte before it: header, padding and data alike, so that any altered or missing byte is noticed before anything
 is parsed. Nothing is ever unpickled. This module must not know what the tensors mean.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import hmac
 import json
@@ -61,18 +62,14 @@ def seal(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     a reserved name, or a header over HEADER_LIMIT.
     """
     spans = list(_place(tensors))
-    header = _header(spans, metadata)
-    blob = bytearray(header)
-    blob.extend(bytes(sum(span.stop - span.start for span in spans) + _DIGEST_BYTES))
-    _fill(blob, len(header), spans)
-    body = memoryview(blob)[:-_DIGEST_BYTES]
-    blob[-_DIGEST_BYTES:] = hashlib.blake2b(body, digest_size=_DIGEST_BYTES).digest()
-    return bytes(blob)
+    pieces: list[bytes | memoryview] = [_header(spans, metadata), *(_bytes_of(span.tensor) for span in spans)]
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return b"".join([*pieces, digest.digest()])
 
 
-def unseal(
-    blob: bytes | memoryview, max_bytes: int | None = None
-) -> tuple[dict[str, Tensor], dict[str, str]]:
+def unseal(blob: bytes | memoryview, max_bytes: int | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The inverse of `seal`: tensors that own writable memory, and the text.
 
     The digest is checked before anything is parsed. SealError if the blob is over `max_bytes`, torn,
@@ -132,21 +129,19 @@ def _entry(code: str, shape: tuple[int, ...], start: int, stop: int) -> dict[str
     return {"dtype": code, "shape": list(shape), "data_offsets": [start, stop]}
 
 
-def _fill(blob: bytearray, offset: int, spans: list[_Span]) -> None:
-    for span in spans:
-        if span.stop > span.start:
-            tensor = span.tensor.detach()
-            target = torch.frombuffer(
-                blob, dtype=tensor.dtype, count=tensor.numel(), offset=offset + span.start
-            )
-            target.view(tensor.shape).copy_(tensor)
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """A tensor's elements in row order, without a copy if they lie so already; the view keeps them alive."""
+    elements = tensor.detach().contiguous()
+    array = (ctypes.c_ubyte * (elements.numel() * elements.element_size())).from_address(elements.data_ptr() or 1)
+    array.keep = elements  # type: ignore[attr-defined]
+    return memoryview(array).cast("B")
 
 
 def _check_digest(blob: bytes | memoryview) -> None:
     if len(blob) < _LENGTH_BYTES + _DIGEST_BYTES:
         raise SealError(f"a blob of {len(blob)} bytes is too short to be sealed")
     body = memoryview(blob)[:-_DIGEST_BYTES]
-    actual = hashlib.blake2b(body, digest_size=_DIGEST_BYTES).digest()
+    actual = hashlib.sha256(body).digest()
     if not hmac.compare_digest(actual, bytes(blob[-_DIGEST_BYTES:])):
         raise SealError("the seal does not match: the blob is torn, truncated or altered")
 

@@ -226,9 +226,7 @@ async def test_a_slot_is_forgotten_after_its_time(site: Site) -> None:
     assert await mailbox.read(Box.INBOX, "N2") is not None
     await asyncio.sleep(0.08)
     assert await mailbox.read(Box.INBOX, "N2") is None
-    assert (await mailbox.put(Box.INBOX, "N3", slot(1, b"12345678"))).stored, (
-        "what is forgotten takes no room"
-    )
+    assert (await mailbox.put(Box.INBOX, "N3", slot(1, b"12345678"))).stored, "what is forgotten takes no room"
 
 
 async def test_a_put_renews_the_time(site: Site) -> None:

@@ -83,9 +83,7 @@ def test_not_one_bit_has_changed(run: str, dtype: str) -> None:
 
 
 def _numbers(marks: Trajectory) -> Tensor:
-    return torch.tensor(
-        [[[float.fromhex(value) for value in row] for row in rows] for rows in marks.values()]
-    )
+    return torch.tensor([[[float.fromhex(value) for value in row] for row in rows] for rows in marks.values()])
 
 
 def test_the_file_holds_these_runs_and_no_others() -> None:

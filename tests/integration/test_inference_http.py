@@ -171,9 +171,7 @@ async def test_before_the_first_model_everything_but_life_waits(empty_site: Site
 
 
 @pytest.mark.parametrize("route", ["", "/ready", "/infer"])
-@pytest.mark.parametrize(
-    "model", ["plants", "animals/versions/9", "animals/versions/x", "animals/versions/²"]
-)
+@pytest.mark.parametrize("model", ["plants", "animals/versions/9", "animals/versions/x", "animals/versions/²"])
 async def test_an_unknown_model_or_version_is_404(site: Site, model: str, route: str) -> None:
     method = "POST" if route == "/infer" else "GET"
     answer = await site.client.request(method, f"/v2/models/{model}{route}", json=V2)
@@ -293,9 +291,7 @@ REQUESTS = st.one_of(
     ANYTHING,
     st.fixed_dictionaries({"inputs": ANYTHING}),
     st.builds(lambda key, value: {"inputs": [{**TENSOR, key: value}]}, st.sampled_from([*TENSOR]), ANYTHING),
-    st.builds(
-        lambda key, value: {**V2, key: value}, st.sampled_from(["id", "outputs", "parameters"]), ANYTHING
-    ),
+    st.builds(lambda key, value: {**V2, key: value}, st.sampled_from(["id", "outputs", "parameters"]), ANYTHING),
 )
 
 

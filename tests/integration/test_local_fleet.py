@@ -111,8 +111,9 @@ def test_a_port_in_use_is_said_before_anything_starts(base_port: int, temporary:
     with socket.socket() as taken:
         taken.bind((HOST, base_port + 2))
         taken.listen()
-        with pytest.raises(EnvironmentProblem, match=rf"port {base_port + 2} .* --base-port"), LocalFleet(
-            job(), base_port
+        with (
+            pytest.raises(EnvironmentProblem, match=rf"port {base_port + 2} .* --base-port"),
+            LocalFleet(job(), base_port),
         ):
             pass
     assert list(temporary.iterdir()) == []
@@ -192,9 +193,7 @@ def test_up_leaves_no_process_behind(
 def test_demo_writes_a_report_of_the_promised_form(
     command: Callable[..., subprocess.Popen[str]], base_port: int, tmp_path: Path
 ) -> None:
-    demo = command(
-        "demo", "--json", "--base-port", str(base_port), "--set", "training.rounds=60", "--set", "sites=4"
-    )
+    demo = command("demo", "--json", "--base-port", str(base_port), "--set", "training.rounds=60", "--set", "sites=4")
     printed, errors = demo.communicate(timeout=100)
     assert demo.returncode == 0, errors
     report = json.loads(printed)

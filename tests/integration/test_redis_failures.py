@@ -75,18 +75,14 @@ async def test_goes_on_by_itself_after_a_restart(mailbox: RedisMailbox, server: 
     assert await mailbox.read(Box.INBOX, "N2") == slot(3)
 
 
-async def test_the_first_call_after_an_unnoticed_restart_works(
-    mailbox: RedisMailbox, server: EmbeddedServer
-) -> None:
+async def test_the_first_call_after_an_unnoticed_restart_works(mailbox: RedisMailbox, server: EmbeddedServer) -> None:
     await mailbox.put(Box.INBOX, "N2", slot(1))
     server.kill()
     server.start()
     assert (await mailbox.put(Box.INBOX, "N2", slot(1))).stored
 
 
-async def test_who_waits_is_told_of_a_crash_and_may_wait_again(
-    mailbox: RedisMailbox, server: EmbeddedServer
-) -> None:
+async def test_who_waits_is_told_of_a_crash_and_may_wait_again(mailbox: RedisMailbox, server: EmbeddedServer) -> None:
     await mailbox.put(Box.INBOX, "N2", slot(9))
     ticket = await mailbox.ticket(Box.INBOX)
     waiting = asyncio.create_task(mailbox.wait(Box.INBOX, ticket, 60))

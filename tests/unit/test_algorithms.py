@@ -104,9 +104,7 @@ def test_an_end_without_neighbours_is_no_end() -> None:
         edge_terms(AlgorithmOptions(), EdgeEnd(STEP, 1), EdgeEnd(STEP, 0))
 
 
-@pytest.mark.parametrize(
-    "primal", [torch.zeros(2, 2), torch.zeros(4)[::2], torch.zeros(2, dtype=torch.int64)]
-)
+@pytest.mark.parametrize("primal", [torch.zeros(2, 2), torch.zeros(4)[::2], torch.zeros(2, dtype=torch.int64)])
 def test_the_primal_is_flat_and_real(primal: Tensor) -> None:
     with pytest.raises(AlgorithmError, match="flat contiguous"):
         build_algorithm(AlgorithmOptions(), primal, STEP)
@@ -178,9 +176,7 @@ def test_membership_is_checked(name: str) -> None:
     algorithm.add_neighbour("a", TERMS)
 
 
-@pytest.mark.parametrize(
-    "terms", [EdgeTerms(-1.0), EdgeTerms(math.nan), EdgeTerms(1.0, 0.0), EdgeTerms(1.0, 2.0)]
-)
+@pytest.mark.parametrize("terms", [EdgeTerms(-1.0), EdgeTerms(math.nan), EdgeTerms(1.0, 0.0), EdgeTerms(1.0, 2.0)])
 def test_impossible_terms_are_refused(terms: EdgeTerms) -> None:
     algorithm = build("ecl", "a")
     with pytest.raises(AlgorithmError, match="impossible terms"):
@@ -333,9 +329,7 @@ def test_a_restored_state_goes_on_bit_identically(name: str, dtype: torch.dtype)
     restored.primal.copy_(original.primal)
     restored.load_state(state)
     assert all(torch.equal(tensor, state[key]) for key, tensor in restored.state().items())
-    assert all(
-        torch.equal(restored.outgoing("b")[part], original.outgoing("b")[part]) for part in original.parts
-    )
+    assert all(torch.equal(restored.outgoing("b")[part], original.outgoing("b")[part]) for part in original.parts)
     for algorithm in (original, restored):
         stir(algorithm, neighbours, rounds=30, seed=1)
     assert torch.equal(original.primal, restored.primal)

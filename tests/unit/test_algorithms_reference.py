@@ -116,9 +116,7 @@ def test_agrees_with_the_reference(options: AlgorithmOptions, reference: Referen
     fleet = Fleet(IRREGULAR, problem.gradients, START, options, LocalStep(MU, K), Pace(lock_step=True))
     fleet.run(TICKS)
     wanted = reference(IRREGULAR, problem)
-    torch.testing.assert_close(
-        fleet.models(), torch.stack([wanted[i] for i in SITES]), rtol=1e-12, atol=1e-12
-    )
+    torch.testing.assert_close(fleet.models(), torch.stack([wanted[i] for i in SITES]), rtol=1e-12, atol=1e-12)
 
 
 def test_isvr_with_equal_degrees_is_the_two_line_optimiser() -> None:

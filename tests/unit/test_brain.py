@@ -135,9 +135,7 @@ def test_publications_keep_their_distance() -> None:
     plan = Plan(local_steps=1, publish_interval=1.0, status_interval=NEVER, snapshot_interval=NEVER)
     brain = make_brain(plan)
     boot(brain)
-    times = [
-        at for at in (0.0, 0.4, 0.9, 1.1, 1.5, 2.2) if any(isinstance(a, Publish) for a in step(brain, at))
-    ]
+    times = [at for at in (0.0, 0.4, 0.9, 1.1, 1.5, 2.2) if any(isinstance(a, Publish) for a in step(brain, at))]
     assert times == [0.0, 1.1, 2.2]
 
 
@@ -147,9 +145,7 @@ def test_an_algorithm_that_sends_nothing_publishes_nothing() -> None:
     assert not any(isinstance(action, Publish) for action in [*step(brain), *step(brain)])
 
 
-@pytest.mark.parametrize(
-    "stale", [Stamp(1, 3, 4), Stamp(1, 3, 5), Stamp(1, 2, 9), Stamp(0, 9, 9), Stamp(2, 9, 9)]
-)
+@pytest.mark.parametrize("stale", [Stamp(1, 3, 4), Stamp(1, 3, 5), Stamp(1, 2, 9), Stamp(0, 9, 9), Stamp(2, 9, 9)])
 def test_an_old_update_or_one_of_another_epoch_changes_nothing(stale: Stamp) -> None:
     brain = make_brain()
     boot(brain)

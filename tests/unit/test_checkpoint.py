@@ -64,9 +64,7 @@ def test_a_damaged_checkpoint_is_skipped_and_named(store: CheckpointStore, damag
     newest = save(store, 2)
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
-    newest.write_bytes(
-        {"truncated": newest.read_bytes()[:-5], "altered": bytes(content), "empty": b""}[damage]
-    )
+    newest.write_bytes({"truncated": newest.read_bytes()[:-5], "altered": bytes(content), "empty": b""}[damage])
     found = store.load_newest()
     assert found is not None
     assert found.number == 1

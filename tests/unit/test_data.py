@@ -188,8 +188,7 @@ def cifar_records(count: int, seed: int) -> tuple[bytes, np.ndarray, np.ndarray]
     pictures = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
     labels = generator.integers(0, 10, count, dtype=np.uint8)
     rows = [
-        bytes([label]) + picture.transpose(2, 0, 1).tobytes()
-        for picture, label in zip(pictures, labels, strict=True)
+        bytes([label]) + picture.transpose(2, 0, 1).tobytes() for picture, label in zip(pictures, labels, strict=True)
     ]
     return b"".join(rows), pictures, labels
 
@@ -208,9 +207,7 @@ def write_cifar(directory: Path) -> tuple[np.ndarray, np.ndarray]:
 def test_cifar10_is_read_alike_from_every_form(tmp_path: Path, form: str) -> None:
     folder = tmp_path / "cifar-10-batches-bin"
     pictures, labels = write_cifar(folder)
-    path = {"batches": folder, "parent": tmp_path, "archive": tmp_path / "packed", "npz": tmp_path / "c.npz"}[
-        form
-    ]
+    path = {"batches": folder, "parent": tmp_path, "archive": tmp_path / "packed", "npz": tmp_path / "c.npz"}[form]
     if form == "archive":
         path.mkdir()
         with tarfile.open(path / "cifar-10-binary.tar.gz", "w:gz") as archive:

@@ -71,9 +71,7 @@ def test_random_regular_depends_on_its_seed() -> None:
     assert len(drawn) > 1
 
 
-@given(
-    count=st.integers(1, 12), kind=st.sampled_from(["ring", "double-ring", "star", "complete", "exponential"])
-)
+@given(count=st.integers(1, 12), kind=st.sampled_from(["ring", "double-ring", "star", "complete", "exponential"]))
 @settings(max_examples=40, deadline=None)
 def test_neighbours_know_each_other(count: int, kind: str) -> None:
     sites = [f"N{number}" for number in range(count)]

@@ -47,9 +47,7 @@ def test_there_are_examples() -> None:
 
 def test_sites_may_be_a_list_or_a_mapping_with_overrides() -> None:
     listed = parse_job("name: a\ntask: digits\nsites: [east, west]\n")
-    mapped = parse_job(
-        "name: a\ntask: digits\nsites:\n  east:\n  west: {learning_rate: 0.5, reach: inbound}\n"
-    )
+    mapped = parse_job("name: a\ntask: digits\nsites:\n  east:\n  west: {learning_rate: 0.5, reach: inbound}\n")
     assert listed.site_names == mapped.site_names == ("east", "west")
     assert listed.site("west").learning_rate == listed.training.learning_rate
     assert (mapped.site("west").learning_rate, mapped.site("west").reach) == (0.5, "inbound")
@@ -192,8 +190,7 @@ def test_what_every_job_needs(text: str, problem: str) -> None:
 
 def test_all_problems_are_told_together_in_the_order_of_the_lines() -> None:
     found = problems_of(
-        "name: Digits\ntask: digitz\nsites: 4\n"
-        "training:\n  local_steps: 1\n  rounds: x\ntopology: rin\nfoo: 1\n"
+        "name: Digits\ntask: digitz\nsites: 4\ntraining:\n  local_steps: 1\n  rounds: x\ntopology: rin\nfoo: 1\n"
     )
     keys = [text.split(": ")[1] for text in found]
     assert keys == ["name", "task.name", "training.local_steps", "training.rounds", "topology.kind", "foo"]
@@ -204,9 +201,7 @@ def test_two_neighbours_that_can_only_call_out_can_not_exchange() -> None:
     (problem,) = problems_of(f"name: x\ntask: digits\n{sites}")
     assert "line 4" in problem
     assert "a and b are neighbours and both can only call out" in problem
-    assert (
-        parse_job(f"name: x\ntask: digits\n{sites}", ["sites.b.reach=inbound"]).site("b").reach == "inbound"
-    )
+    assert parse_job(f"name: x\ntask: digits\n{sites}", ["sites.b.reach=inbound"]).site("b").reach == "inbound"
 
 
 def test_the_error_names_the_file_in_every_line(tmp_path: Path) -> None:

@@ -108,9 +108,7 @@ def test_iid_gives_all_the_same_number_and_needs_no_classes() -> None:
 
 
 def test_class_counts_have_a_column_for_every_class() -> None:
-    rows = class_counts(
-        torch.tensor([0, 2, 2]), {"a": torch.tensor([0, 1]), "b": torch.tensor([2])}, classes=4
-    )
+    rows = class_counts(torch.tensor([0, 2, 2]), {"a": torch.tensor([0, 1]), "b": torch.tensor([2])}, classes=4)
     assert [(row.site, row.counts, row.total, row.held) for row in rows] == [
         ("a", (1, 0, 1, 0), 2, (0, 2)),
         ("b", (0, 0, 1, 0), 1, (2,)),
@@ -135,9 +133,7 @@ def test_class_counts_have_a_column_for_every_class() -> None:
         (names(3), SplitOptions(kind="dirichelet"), "did you mean 'dirichlet'"),
     ],
 )
-def test_what_cannot_be_dealt_out_says_what_could(
-    sites: list[str], options: SplitOptions, message: str
-) -> None:
+def test_what_cannot_be_dealt_out_says_what_could(sites: list[str], options: SplitOptions, message: str) -> None:
     with pytest.raises(SplitError, match=message):
         split(balanced(), sites, options)
 

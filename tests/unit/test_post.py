@@ -75,7 +75,7 @@ async def running(post: Post) -> AsyncIterator[None]:
 
 async def arrivals(post: Post) -> list[Update]:
     async with asyncio.timeout(5):
-        while not (updates := post.take()):
+        while not (updates := post.take()):  # what a trainer does between its steps
             await asyncio.sleep(0.001)
     return updates
 

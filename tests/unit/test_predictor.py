@@ -143,9 +143,7 @@ def test_a_bad_snapshot_is_refused_and_counted_and_the_old_model_stays(
     assert predictor.state.swaps == 1
 
 
-@pytest.mark.parametrize(
-    ("classes", "input_shape"), [(CLASSES, (5,)), (CLASSES[:2], (4,))], ids=["inputs", "classes"]
-)
+@pytest.mark.parametrize(("classes", "input_shape"), [(CLASSES, (5,)), (CLASSES[:2], (4,))], ids=["inputs", "classes"])
 def test_a_model_that_cannot_answer_the_task_is_refused_at_warm_up(
     classes: tuple[str, ...], input_shape: tuple[int, ...]
 ) -> None:

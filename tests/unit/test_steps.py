@@ -191,9 +191,7 @@ def test_going_back_to_a_model_leaves_the_batches_to_come() -> None:
         (lambda: make_learner(samples=make_samples(39)), "40 training samples; there are 39"),
     ],
 )
-def test_a_state_that_does_not_fit_is_refused_without_a_change(
-    other: Callable[[], Learner], message: str
-) -> None:
+def test_a_state_that_does_not_fit_is_refused_without_a_change(other: Callable[[], Learner], message: str) -> None:
     learner = make_learner()
     train(learner, 1)
     stranger = other()
@@ -216,9 +214,7 @@ def test_an_evaluation_uses_no_dropout_no_batch_statistics_and_leaves_no_trace()
     with torch.no_grad():
         outputs = learner.module(samples.inputs)
     assert first.loss == pytest.approx(float(nn.functional.cross_entropy(outputs, samples.targets)), rel=1e-5)
-    assert first.metrics["accuracy"] == pytest.approx(
-        float((outputs.argmax(1) == samples.targets).float().mean())
-    )
+    assert first.metrics["accuracy"] == pytest.approx(float((outputs.argmax(1) == samples.targets).float().mean()))
 
 
 @pytest.mark.parametrize(
@@ -233,9 +229,7 @@ def test_options_out_of_range_name_the_range(field: str, value: float) -> None:
 def test_a_rehearsal_says_what_does_not_fit() -> None:
     samples = make_samples()
     rehearse(make_task(lambda: nn.Linear(4, 2)), samples)
-    with pytest.raises(
-        TaskError, match=r"task 'test' do not fit its data \(inputs \(40, 4\), targets \(40,\)\)"
-    ):
+    with pytest.raises(TaskError, match=r"task 'test' do not fit its data \(inputs \(40, 4\), targets \(40,\)\)"):
         rehearse(make_task(lambda: nn.Linear(5, 2)), samples)
     with pytest.raises(TaskError, match="no trainable parameters"):
         rehearse(make_task(nn.Identity), samples)

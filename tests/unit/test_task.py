@@ -169,9 +169,7 @@ def test_own_data_by_site(write: Write) -> None:
 
 
 def test_two_parameters_with_defaults_do_not_make_data_by_site(write: Write) -> None:
-    task = own(
-        write, DATA.replace("load()", "load(root='data', download=False)"), options={"root": "elsewhere"}
-    )
+    task = own(write, DATA.replace("load()", "load(root='data', download=False)"), options={"root": "elsewhere"})
     assert not task.natural_sites
     assert len(task.pool().train) == 16
 
@@ -309,7 +307,5 @@ def test_a_table_needs_classes() -> None:
         {},
         load_pool=lambda: Pool(samples, samples),
     )
-    with pytest.raises(
-        TaskError, match=r"task 'labels' cannot be described: .* one integer class per sample"
-    ):
+    with pytest.raises(TaskError, match=r"task 'labels' cannot be described: .* one integer class per sample"):
         describe(task, ("a", "b"), SplitOptions(kind="iid"))

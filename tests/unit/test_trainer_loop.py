@@ -147,9 +147,7 @@ def test_the_last_snapshot_is_the_final_model_with_its_metrics(tmp_path: Path) -
     snapshot = site.post.snapshots[-1]
     again = build_model()
     load_into(again, snapshot.blob)
-    assert all(
-        torch.equal(a, b) for a, b in zip(again.parameters(), site.module.parameters(), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), site.module.parameters(), strict=True))
     assert (snapshot.round, snapshot.step) == (20, 80)
     assert snapshot.metrics["accuracy"] > 0.5
     assert site.post.statuses[-1]["progress"]["phase"] == "finished"
@@ -164,7 +162,7 @@ def broken_samples() -> Samples:
 def test_gradients_that_are_never_finite_end_with_advice_and_an_untouched_model(tmp_path: Path) -> None:
     site = Site(tmp_path, rounds=10, data=broken_samples(), max_bad_steps=5)
     before = site.primal.clone()
-    with pytest.raises(TaskError, match="no finite gradient.*smaller learning rate"):
+    with pytest.raises(TaskError, match=r"no finite gradient.*smaller learning rate"):
         site.train()
     assert torch.equal(site.primal, before)
 

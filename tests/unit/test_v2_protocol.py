@@ -139,9 +139,7 @@ def test_every_datatype_becomes_float32(datatype: str, values: list[float]) -> N
         ("BOOL", [1, 0], "x[0]"),
     ],
 )
-def test_a_value_that_does_not_fit_its_datatype_is_named(
-    datatype: str, values: list[object], place: str
-) -> None:
+def test_a_value_that_does_not_fit_its_datatype_is_named(datatype: str, values: list[object], place: str) -> None:
     with pytest.raises(InputError) as error:
         read_tensor(values, (2,), datatype, "x")
     assert error.value.field == place

@@ -178,9 +178,7 @@ class InferenceService:
         headers = {"Retry-After": str(self._settings.retry_after)} if status == 503 else None
         return Response(encode(_explain(error)), status, headers, "application/json")
 
-    async def _answer(
-        self, request: Request, answer: Answer, name: str | None, version: str | None
-    ) -> Response:
+    async def _answer(self, request: Request, answer: Answer, name: str | None, version: str | None) -> Response:
         body = await read_body(request, self._settings.max_body_bytes)
         served = await self._find(name, version)
         reply = await self._compute(answer, body, served)

@@ -75,9 +75,7 @@ def build_trainer(job: Job, settings: Settings, task: Task, post: Post) -> Train
         LocalStep(own.learning_rate, own.local_steps),
     )
     identity = Identity(job.name, own.name, fingerprint(learner.module))
-    brain = Brain(
-        identity, _plan(job, own.local_steps), algorithm, learner.gradient, job_edges(job, own.name)
-    )
+    brain = Brain(identity, _plan(job, own.local_steps), algorithm, learner.gradient, job_edges(job, own.name))
     return Trainer(
         brain=brain,
         learner=learner,
@@ -99,9 +97,7 @@ def _learner(job: Job, task: Task, data: SiteData, site: str) -> Learner:
         clip=training.clip,
     )
     # All sites start from one model; each draws its own batches.
-    return Learner(
-        task.new_model(training.seed), task, data.train, options, seed=training.seed + 1 + own.index
-    )
+    return Learner(task.new_model(training.seed), task, data.train, options, seed=training.seed + 1 + own.index)
 
 
 def _plan(job: Job, local_steps: int) -> Plan:

@@ -75,9 +75,7 @@ def check_topology(patient: Patient) -> Iterator[Finding]:
         return
     graph = patient.job.topology_graph()
     degrees = ", ".join(str(number) for number in sorted({graph.degree(site) for site in graph.sites}))
-    text = (
-        f"{patient.job.topology.kind}: {len(graph.sites)} sites, {len(graph.edges)} edges, degree {degrees}"
-    )
+    text = f"{patient.job.topology.kind}: {len(graph.sites)} sites, {len(graph.edges)} edges, degree {degrees}"
     yield Finding(Level.OK, "topology", f"{text}; connected")
 
 

@@ -15,9 +15,7 @@ _STYLES = {
 }
 
 
-def draw(
-    path: Path, histories: Mapping[str, Sequence[Sighting]], pooled: Sequence[tuple[int, float]]
-) -> None:
+def draw(path: Path, histories: Mapping[str, Sequence[Sighting]], pooled: Sequence[tuple[int, float]]) -> None:
     """A PNG with a thin line per site, a thick one for their mean, and the pooled curve; % against rounds."""
     try:
         from matplotlib.figure import Figure

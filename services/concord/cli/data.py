@@ -18,10 +18,7 @@ def class_counts(job: Job) -> dict[str, dict[str, int]]:
     task = job_task(job)
     rows = describe(task, job.site_names, split_options(job))
     names = task.classes or tuple(str(index) for index in range(max(len(row.counts) for row in rows)))
-    return {
-        row.site: {name: count for name, count in zip(names, row.counts, strict=True) if count}
-        for row in rows
-    }
+    return {row.site: {name: count for name, count in zip(names, row.counts, strict=True) if count} for row in rows}
 
 
 def test_sample(job: Job, index: int) -> tuple[Tensor, str]:

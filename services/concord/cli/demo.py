@@ -178,8 +178,7 @@ def _report(job: Job, runs: Mapping[str, Run], pooled: float) -> dict[str, objec
         "sites": len(job.site_names),
         "topology": job.topology.kind,
         "seconds": {},
-        "results": {name: asdict(run.result) for name, run in runs.items()}
-        | {"global": {"accuracy": pooled}},
+        "results": {name: asdict(run.result) for name, run in runs.items()} | {"global": {"accuracy": pooled}},
         "predictions": [asdict(one) for one in runs["ecl"].predictions],
     }
 
@@ -192,9 +191,7 @@ def _write(out: Path, report: object, runs: Mapping[str, Run], pooled: Sequence[
         (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         draw(out / "curves.png", {name: run.history for name, run in runs.items()}, pooled)
     except OSError as error:
-        raise EnvironmentProblem(
-            f"{out} cannot be written ({error.strerror}); choose another with --out"
-        ) from error
+        raise EnvironmentProblem(f"{out} cannot be written ({error.strerror}); choose another with --out") from error
 
 
 def _show(report: Mapping[str, Any], out: Path, *, as_json: bool) -> None:
@@ -205,9 +202,7 @@ def _show(report: Mapping[str, Any], out: Path, *, as_json: bool) -> None:
     results = report["results"]
     rows = [(_LABELS[name], *_percentages(results[name]), results[name]["seconds"]) for name in RUNS]
     rows.append((_LABELS["global"], f"{100 * results['global']['accuracy']:.1f}", "", "", ""))
-    screen.print(
-        table("Accuracy on digits of all ten classes, in %", ("", "mean", "worst", "best", "seconds"), rows)
-    )
+    screen.print(table("Accuracy on digits of all ten classes, in %", ("", "mean", "worst", "best", "seconds"), rows))
     rows = [(one["site"], one["true"], one["predicted"]) for one in report["predictions"]]
     columns = ("site", "a digit it never saw", "its answer over REST")
     screen.print(table("", columns, rows))

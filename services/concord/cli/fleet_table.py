@@ -32,9 +32,7 @@ _NAMED_CLASSES = 5
 
 def fleet_table(title: str, statuses: Mapping[str, Status | None], absent: str = "no answer") -> Table:
     """A row per site; `absent` stands in the rows of sites whose status is None."""
-    table = Table(
-        title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
+    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column, justify in _COLUMNS:
         table.add_column(column, justify=justify, no_wrap=True)
     for site, status in statuses.items():

@@ -27,9 +27,7 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
 
 def create_app() -> typer.Typer:
     """The application with all its commands."""
-    app = typer.Typer(
-        name="concord", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
-    )
+    app = typer.Typer(name="concord", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.callback()(_common)
     for register in COMMANDS:
         register(app)

@@ -32,9 +32,7 @@ def print_json(payload: object) -> None:
 def table(title: str, columns: Iterable[str], rows: Iterable[Row]) -> Table:
     """A table; a column of numbers (or None) is aligned to the right, and no number is ever cut short."""
     rows = [tuple(row) for row in rows]
-    made = Table(
-        title=title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False
-    )
+    made = Table(title=title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         cells = [row[index] for row in rows]
         if cells and all(cell is None or isinstance(cell, int | float) for cell in cells):

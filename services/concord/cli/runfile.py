@@ -77,7 +77,5 @@ def require_run_file(environment: Mapping[str, str]) -> RunFile:
     path = run_file_path(environment)
     run = read_run_file(path)
     if run is None:
-        raise EnvironmentProblem(
-            f"no running fleet is named in {path}; start one with `concord up`, or give --url"
-        )
+        raise EnvironmentProblem(f"no running fleet is named in {path}; start one with `concord up`, or give --url")
     return run

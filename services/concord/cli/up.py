@@ -83,9 +83,7 @@ def follow(
 def interruptible() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set, instead of ending the process in the middle of something."""
     stop = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

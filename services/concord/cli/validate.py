@@ -30,9 +30,7 @@ def validate(
     job: JobArgument,
     overrides: Overrides = None,
     as_json: AsJson = False,
-    data: Annotated[
-        bool, typer.Option(help="Also deal out the data and show the classes of each site.")
-    ] = True,
+    data: Annotated[bool, typer.Option(help="Also deal out the data and show the classes of each site.")] = True,
 ) -> None:
     """Check a job file: all problems with their lines (exit 2), or a summary of what it asks for."""
     loaded = load_job(job, overrides or ())
@@ -114,8 +112,5 @@ def _split_table(split: ClassCounts, width: int) -> Table:
 
 def _wide_table(split: ClassCounts) -> Table:
     classes = sorted({name for counts in split.values() for name in counts})
-    rows = [
-        (site, sum(counts.values()), *(counts.get(name) for name in classes))
-        for site, counts in split.items()
-    ]
+    rows = [(site, sum(counts.values()), *(counts.get(name) for name in classes)) for site, counts in split.items()]
     return table(_SPLIT_TITLE, ("site", "samples", *classes), rows)

@@ -12,8 +12,8 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from concord.consensus.names import unknown
 from concord.errors import TopologyError
+from concord.suggest import unknown
 
 EdgeList = Iterable[Sequence[str]] | Mapping[str, Iterable[str]]
 """Pairs of sites in either direction, or for each site all of its neighbours."""
@@ -46,9 +46,7 @@ class Topology:
         """The sites that share an edge with `site`, sorted; TopologyError if the site is unknown."""
         if site not in self.sites:
             raise TopologyError(unknown("site", site, self.sites))
-        return tuple(
-            sorted(right if left == site else left for left, right in self.edges if site in (left, right))
-        )
+        return tuple(sorted(right if left == site else left for left, right in self.edges if site in (left, right)))
 
     def degree(self, site: str) -> int:
         """How many neighbours `site` has."""
@@ -144,9 +142,7 @@ def _squarest(count: int) -> int:
     """The columns of the most square grid; an error rather than a chain that calls itself a grid."""
     rows = max(rows for rows in range(1, math.isqrt(count) + 1) if count % rows == 0)
     if rows == 1 and count > 3:
-        raise TopologyError(
-            f"{count} sites make no grid of two or more rows; choose another number or a chain"
-        )
+        raise TopologyError(f"{count} sites make no grid of two or more rows; choose another number or a chain")
     return count // rows
 
 

@@ -9,16 +9,14 @@ from concord.consensus.base import BaseAlgorithm
 from concord.consensus.ecl import Ecl, EclIsvr
 from concord.consensus.gossip import Gossip
 from concord.consensus.local import Local
-from concord.consensus.names import unknown
 from concord.consensus.options import AlgorithmOptions, require_positive
 from concord.consensus.sm_ecl import SmEcl
 from concord.errors import JobError
+from concord.suggest import unknown
 
 __all__ = ["AlgorithmOptions", "algorithm_names", "build_algorithm", "edge_terms"]
 
-_ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
-    kind.name: kind for kind in (EclIsvr, Ecl, SmEcl, Gossip, Local)
-}
+_ALGORITHMS: dict[str, type[BaseAlgorithm]] = {kind.name: kind for kind in (EclIsvr, Ecl, SmEcl, Gossip, Local)}
 
 
 def algorithm_names() -> tuple[str, ...]:

@@ -61,9 +61,7 @@ def _topology(job: Job) -> Iterator[Finding]:
         yield from _reach(job, ours, theirs)
 
 
-def _idle_options(
-    section: str, kind: str, options: dict[str, tuple[str, ...]], given: set[str]
-) -> Iterator[Finding]:
+def _idle_options(section: str, kind: str, options: dict[str, tuple[str, ...]], given: set[str]) -> Iterator[Finding]:
     for key in sorted(given - {"kind"} - set(options[kind])):
         users = ", ".join(name for name, keys in options.items() if key in keys)
         yield (section, key), f"has no meaning for the {section} '{kind}', only for {users}"

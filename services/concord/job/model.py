@@ -71,9 +71,7 @@ def _edge_list(value: object) -> object:
         return tuple(tuple(pair) for pair in value)
     if isinstance(value, dict) and all(_is_names(others) for others in value.values()):
         return {site: tuple(others) for site, others in value.items()}
-    raise ValueError(
-        f"should be a list of [site, site], or a mapping of each site to its neighbours, found {value!r}"
-    )
+    raise ValueError(f"should be a list of [site, site], or a mapping of each site to its neighbours, found {value!r}")
 
 
 def _is_names(value: object) -> bool:

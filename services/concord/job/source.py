@@ -60,8 +60,7 @@ class Document:
         """Whether an override gave the value at a path, or something above it, or is why it exists at all."""
         own, in_text = f"{dotted(path)}.", path in self.values
         return any(
-            own.startswith(f"{given}.") or (not in_text and f"{given}.".startswith(own))
-            for given in self.overridden
+            own.startswith(f"{given}.") or (not in_text and f"{given}.".startswith(own)) for given in self.overridden
         )
 
 

@@ -88,9 +88,7 @@ class CheckpointStore:
 
     def _files(self) -> list[Path]:
         """All checkpoint files, newest first."""
-        return sorted(
-            (path for path in self._directory.iterdir() if _NAME.fullmatch(path.name)), reverse=True
-        )
+        return sorted((path for path in self._directory.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
 
     def _kept(self) -> str:
         files = self._files() if self._directory.is_dir() else []

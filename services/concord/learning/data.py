@@ -148,8 +148,7 @@ def _download(source: DataSource, store: Path, tried: Sequence[Path]) -> None:
             if answer is not None:  # pooch leaves the connection of a refused request open
                 answer.close()
             raise TaskError(
-                f"{source.name} is not in {places}, and {file.url} could not be downloaded to {store} "
-                f"({exc}); {remedy}"
+                f"{source.name} is not in {places}, and {file.url} could not be downloaded to {store} ({exc}); {remedy}"
             ) from exc
 
 
@@ -161,8 +160,4 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
 
 
 def _as_tensor(content: bytes) -> Tensor:
-    return (
-        torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        if content
-        else torch.empty(0, dtype=torch.uint8)
-    )
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)

@@ -62,9 +62,7 @@ def pool_loader(reference: Reference, options: Mapping[str, object]) -> Callable
     return load
 
 
-def site_loader(
-    reference: Reference, options: Mapping[str, object]
-) -> Callable[[str, Sequence[str]], SiteData]:
+def site_loader(reference: Reference, options: Mapping[str, object]) -> Callable[[str, Sequence[str]], SiteData]:
     """Loads with a function of (site, sites) that returns SiteData, (train, validation) or plain samples.
 
     Of plain samples one in HELD_OUT, chosen by a fixed seed, validates and the others train.
@@ -76,9 +74,7 @@ def site_loader(
         if isinstance(value, SiteData):
             return value
         if isinstance(value, tuple | list) and len(value) == 2 and not isinstance(value[0], Tensor):
-            return SiteData(
-                as_samples(value[0], f"{origin}: train"), as_samples(value[1], f"{origin}: validation")
-            )
+            return SiteData(as_samples(value[0], f"{origin}: train"), as_samples(value[1], f"{origin}: validation"))
         return _hold_out(as_samples(value, origin))
 
     return load

@@ -69,9 +69,7 @@ def split(targets: Tensor, sites: Sequence[str], options: SplitOptions) -> dict[
     return {site: torch.tensor(sorted(shares[site]), dtype=torch.int64) for site in sites}
 
 
-def class_counts(
-    targets: Tensor, shares: Mapping[str, Tensor], classes: int | None = None
-) -> tuple[ClassCounts, ...]:
+def class_counts(targets: Tensor, shares: Mapping[str, Tensor], classes: int | None = None) -> tuple[ClassCounts, ...]:
     """A split as a table, a row per site; `classes` is the number of columns (default: as few as do)."""
     _check_labels(targets, "a table of class counts")
     columns = max(classes or 0, int(targets.max()) + 1 if len(targets) else 0)

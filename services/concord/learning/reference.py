@@ -59,9 +59,7 @@ def resolve_reference(key: str, text: str) -> Reference:
     module = _import(key, module_name)
     if not hasattr(module, name):
         close = nearest(name, vars(module))
-        raise TaskError(
-            f"{key}: {module_name} has no {name!r}" + (f"; did you mean {close!r}?" if close else "")
-        )
+        raise TaskError(f"{key}: {module_name} has no {name!r}" + (f"; did you mean {close!r}?" if close else ""))
     function = getattr(module, name)
     if not callable(function):
         raise TaskError(f"{key}: {text} is a {type(function).__name__}, not a function")

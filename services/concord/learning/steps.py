@@ -115,9 +115,7 @@ class Learner:
     overwritten by each step. The module is left in training mode between calls.
     """
 
-    def __init__(
-        self, module: nn.Module, task: Task, samples: Samples, options: GradientOptions, seed: int
-    ) -> None:
+    def __init__(self, module: nn.Module, task: Task, samples: Samples, options: GradientOptions, seed: int) -> None:
         flat = bind(module)
         self.module = module.train()
         self.primal = flat.primal
@@ -203,9 +201,7 @@ class Learner:
         theirs = {name: tensor.shape for name, tensor in state.items() if name != "batches.order"}
         if ours != theirs or "batches.order" not in state:
             odd = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
-            raise TaskError(
-                f"the saved training state is of another model or other options: {', '.join(odd)}"
-            )
+            raise TaskError(f"the saved training state is of another model or other options: {', '.join(odd)}")
 
 
 def evaluate(module: nn.Module, task: Task, samples: Samples) -> Evaluation:

@@ -130,9 +130,7 @@ class Task:
         return SiteData(pool.train.select(shares[site]), pool.test)
 
 
-def describe(
-    task: Task, sites: Sequence[str], options: SplitOptions | None = None
-) -> tuple[ClassCounts, ...]:
+def describe(task: Task, sites: Sequence[str], options: SplitOptions | None = None) -> tuple[ClassCounts, ...]:
     """How many training samples of each class each site holds, a row per site.
 
     TaskError if the targets are not classes, so that there is nothing to count.
@@ -176,9 +174,7 @@ def _built_in(name: str, spec: TaskSpec) -> Task:
 def _own(spec: TaskSpec) -> Task:
     if spec.model is None or spec.data is None:
         lacking = "task.model" if spec.model is None else "task.data"
-        raise TaskError(
-            f"{lacking}: missing; name a built-in task, or give both model and data as module:function"
-        )
+        raise TaskError(f"{lacking}: missing; name a built-in task, or give both model and data as module:function")
     model = resolve_reference("task.model", spec.model)
     data = resolve_reference("task.data", spec.data)
     options = Options(spec.options)

@@ -47,9 +47,7 @@ class _News:
 class MemoryMailbox:
     """The Mailbox port in memory, for one event loop; `clock` gives seconds and needs no epoch."""
 
-    def __init__(
-        self, limits: MailboxLimits | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, limits: MailboxLimits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits or MailboxLimits()
         self._clock = clock
         self._held: dict[tuple[Box, str], _Held] = {}

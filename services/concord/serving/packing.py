@@ -39,9 +39,7 @@ def _check_layout(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> N
     for name in sorted(ours.keys() | theirs.keys()):
         expected, found = _form(ours.get(name)), _form(theirs.get(name))
         if expected != found:
-            raise SnapshotRefused(
-                RefusalReason.LAYOUT, f"tensor {name!r} is {found}; the model has {expected}"
-            )
+            raise SnapshotRefused(RefusalReason.LAYOUT, f"tensor {name!r} is {found}; the model has {expected}")
 
 
 def _form(tensor: Tensor | None) -> str:

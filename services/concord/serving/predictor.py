@@ -140,9 +140,7 @@ class Predictor:
 
     def _load(self, snapshot: Snapshot) -> ServedModel:
         if self._fingerprint is not None and snapshot.fingerprint != self._fingerprint:
-            detail = (
-                f"snapshot {snapshot.version} is of model {snapshot.fingerprint}, not {self._fingerprint}"
-            )
+            detail = f"snapshot {snapshot.version} is of model {snapshot.fingerprint}, not {self._fingerprint}"
             raise SnapshotRefused(RefusalReason.FINGERPRINT, detail)
         module = copy.deepcopy(self._template)
         load_into(module, snapshot.blob)

@@ -162,9 +162,7 @@ class RedisShelf:
         await self._link.together([("DEL", self._key(version)), ("ZREM", self._index, version)])
 
 
-_PUBLISH = Script(
-    resources.files("concord.serving").joinpath("scripts", "publish.lua").read_text(encoding="utf-8")
-)
+_PUBLISH = Script(resources.files("concord.serving").joinpath("scripts", "publish.lua").read_text(encoding="utf-8"))
 
 
 def _about(snapshot: Snapshot) -> dict[str, object]:

@@ -92,9 +92,7 @@ def _flatten(data: object, shape: Shape, field: str) -> Sequence[object]:
     return rows
 
 
-def _check_range(
-    numbers: Sequence[float], low: int, high: int, field: str, shape: Shape, kind: _Kind
-) -> None:
+def _check_range(numbers: Sequence[float], low: int, high: int, field: str, shape: Shape, kind: _Kind) -> None:
     if min(numbers) < low or max(numbers) > high:
         place = next(i for i, number in enumerate(numbers) if not low <= number <= high)
         raise _wrong_value(field, place, shape, kind)

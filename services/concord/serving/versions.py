@@ -51,9 +51,7 @@ class Versions:
         try:
             model = await asyncio.to_thread(self._predictor.prepare, snapshot)
         except SnapshotRefused as refusal:
-            raise UnknownModelError(
-                "model_version", f"version {version} cannot be served: {refusal}"
-            ) from refusal
+            raise UnknownModelError("model_version", f"version {version} cannot be served: {refusal}") from refusal
         self._kept[version] = model
         if len(self._kept) > self._capacity:
             self._kept.popitem(last=False)

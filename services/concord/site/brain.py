@@ -56,8 +56,8 @@ class Plan:
     """When to do what. Intervals are in seconds and are looked at when a round ends.
 
     `rounds` and `seconds` end the job, whichever comes first (None: never). A round lasts at least `pace`: a site
-    whose steps take less rests for what is left, so that each round has its exchange. `publish_interval` bounds how often
-    updates leave: rounds that end sooner after the last publication go on without one. `max_bad_steps` is how
+    whose steps take less rests for what is left, so that each round has its exchange. `publish_interval` bounds how
+    often updates leave: rounds that end sooner after the last publication go on without one. `max_bad_steps` is how
     many steps in a row may lack a finite gradient before the site rolls back.
     """
 

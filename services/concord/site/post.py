@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 from concord.errors import MailboxError, UpdateRefused
 from concord.site.edges import NOTE_EDGES, NOTE_FLOOR, NOTE_STATUS, EdgeTable
-from concord.site.ports import Box, Mailbox, Slot, Snapshot, SnapshotShelf
 from concord.site.expectation import expect
+from concord.site.ports import Box, Mailbox, Slot, Snapshot, SnapshotShelf
 from concord.wire.codec import decode, encode
 from concord.wire.messages import Stamp, Update
 
@@ -168,9 +168,7 @@ class Post:
     def _put_back(self, desk: _Desk) -> None:
         with self._lock:
             newer = self._desk
-            self._desk = _Desk(
-                desk.updates | newer.updates, desk.notes | newer.notes, newer.snapshot or desk.snapshot
-            )
+            self._desk = _Desk(desk.updates | newer.updates, desk.notes | newer.notes, newer.snapshot or desk.snapshot)
 
     async def _deliver(self, desk: _Desk) -> None:
         for name, text in desk.notes.items():

@@ -103,9 +103,7 @@ def _pool(batches: Mapping[str, Tensor], origin: Path) -> Pool:
 def _records(content: Tensor, origin: Path) -> Samples:
     """Records of one label byte and 3,072 pixel bytes, channel by channel."""
     if not len(content) or len(content) % _RECORD:
-        raise TaskError(
-            f"{origin}: {len(content)} bytes are not a whole number of records of {_RECORD} bytes"
-        )
+        raise TaskError(f"{origin}: {len(content)} bytes are not a whole number of records of {_RECORD} bytes")
     records = content.view(-1, _RECORD)
     return _checked(records[:, 1:].reshape(-1, 3, SIZE, SIZE), records[:, 0], origin)
 

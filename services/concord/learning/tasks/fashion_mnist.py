@@ -78,7 +78,5 @@ def _read(directory: Path, part: str) -> Samples:
     labels = directory / f"{part}-labels-idx1-ubyte.gz"
     inputs, targets = read_idx(images), read_idx(labels)
     if inputs.shape[1:] != (SIZE, SIZE) or targets.dim() != 1 or not 0 < len(inputs) == len(targets):
-        raise TaskError(
-            f"{images} {tuple(inputs.shape)} and {labels} {tuple(targets.shape)} do not belong together"
-        )
+        raise TaskError(f"{images} {tuple(inputs.shape)} and {labels} {tuple(targets.shape)} do not belong together")
     return Samples(inputs.unsqueeze(1), targets.long())
