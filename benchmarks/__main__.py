@@ -31,8 +31,7 @@ task: digits
 sites: 2
 topology: ring
 split: {kind: iid}
-training: {rounds: null, local_steps: 16, learning_rate: 0.05}
-exchange: {min_interval: 0}
+training: {rounds: null, pace: 0, local_steps: 16, learning_rate: 0.05}
 """
 
 

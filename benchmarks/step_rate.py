@@ -19,7 +19,7 @@ task: digits
 split: {kind: iid}
 sites: 2
 topology: ring
-training: {rounds: null, local_steps: 16, learning_rate: 0.05}
+training: {rounds: null, pace: 0, local_steps: 64, learning_rate: 0.02}
 """
 CASES = ("local", "exchanging", "neighbour away")
 WARM_UP = 2.0

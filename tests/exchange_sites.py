@@ -138,7 +138,7 @@ async def received(site: Site, sender: str, stamp: Stamp, timeout: float = 5.0) 
 async def eventually(holds: Callable[[], bool], timeout: float = 5.0) -> None:
     """Return once something that announces itself to nobody holds; TimeoutError if it does not in time."""
     async with asyncio.timeout(timeout):
-        while not holds():  # noqa: ASYNC110 (a counter has no event to wait for)
+        while not holds():
             await asyncio.sleep(0.005)
 
 

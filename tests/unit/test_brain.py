@@ -16,6 +16,7 @@ from concord.site.actions import (
     Publish,
     PublishSnapshot,
     ReportStatus,
+    Rest,
     RollBack,
     SaveCheckpoint,
 )
@@ -131,12 +132,14 @@ def test_what_is_published_was_computed_at_the_step() -> None:
     torch.testing.assert_close(update.parts["message"], expected)
 
 
-def test_publications_keep_their_distance() -> None:
-    plan = Plan(local_steps=1, publish_interval=1.0, status_interval=NEVER, snapshot_interval=NEVER)
+def test_a_round_shorter_than_its_pace_rests_for_what_is_left() -> None:
+    plan = Plan(local_steps=1, pace=1.0, status_interval=NEVER, snapshot_interval=NEVER, evaluate_interval=NEVER)
     brain = make_brain(plan)
-    boot(brain)
-    times = [at for at in (0.0, 0.4, 0.9, 1.1, 1.5, 2.2) if any(isinstance(a, Publish) for a in step(brain, at))]
-    assert times == [0.0, 1.1, 2.2]
+    boot(brain, at=10.0)
+    rests = []
+    for at in (10.25, 11.5, 13.5, 13.75):
+        rests += [(at, action.seconds) for action in step(brain, at) if isinstance(action, Rest)]
+    assert rests == [(10.25, 0.75), (11.5, 0.5), (13.75, 0.75)]
 
 
 def test_an_algorithm_that_sends_nothing_publishes_nothing() -> None:

@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from concord.transport.crew import Crew
+from concord.crew import Crew
 
 pytestmark = pytest.mark.anyio
 

@@ -193,7 +193,7 @@ async def watching(predictor: Predictor, shelf: FragileShelf) -> AsyncIterator[W
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - the state watched announces nothing
+        while not condition():
             await asyncio.sleep(0.001)
 
 

@@ -20,6 +20,7 @@ from fastapi import APIRouter, Request, Response
 import concord
 from concord.apps.bare_routes import Endpoint, bare_router, read_body
 from concord.apps.inference_docs import V1_MODELS, V1_PREDICT, V2_INFER, Json
+from concord.crew import Crew
 from concord.errors import (
     BodyError,
     BodyTooLargeError,
@@ -90,12 +91,12 @@ class InferenceService:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Follow the shelf until the context ends."""
-        watching = asyncio.create_task(self.watcher.run(), name="watcher")
+        crew = Crew()
+        crew.add(self.watcher.run())
         try:
             yield
         finally:
-            watching.cancel()
-            await asyncio.wait((watching,))
+            await crew.dismiss()
             self._thread.shutdown(wait=False)
 
     def _routes(self) -> APIRouter:

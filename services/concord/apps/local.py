@@ -6,7 +6,6 @@ restarted when they die, as a cluster would. Must not know terminals or tables.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import multiprocessing
 import os
@@ -16,6 +15,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +37,6 @@ _RESTART_DELAYS = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Seconds before a dead process is started again, by how often it died in a row; the last repeats."""
 _HEALTHY_AFTER = 20.0
 """Seconds a process must live for its earlier deaths to be forgotten."""
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +212,7 @@ def _raise_verdict(site: str, verdict: Connection | None) -> None:
 
 def _run_site(job: Job, settings: Settings, log_file: Path, verdict: Connection) -> None:
     """The main function of a forked site process."""
-    _die_with_parent()
+    _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     _write_to(log_file)
     from concord.apps import combined
@@ -228,9 +227,17 @@ def _run_site(job: Job, settings: Settings, log_file: Path, verdict: Connection)
         sys.exit(1)
 
 
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _end_with_parent() -> None:
+    """Have SIGTERM sent to this process when the fleet's own process is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def _write_to(log_file: Path) -> None:

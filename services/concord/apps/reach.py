@@ -15,8 +15,7 @@ def plan_routes(job: Job, site: str, peers: Mapping[str, str]) -> tuple[EdgeRout
     """One route per neighbour of `site`; an address in `peers` wins over the job's.
 
     The job's mode says who does the calling where both ends can. Where only one end can call, it both pushes
-    and pulls. How often updates are made is the trainer's affair, so that a push is never held back here as
-    well.
+    and pulls.
     """
     neighbours = job.topology_graph().neighbours(site)
     return tuple(_plan(job, site, neighbour, peers.get(neighbour)) for neighbour in neighbours)
@@ -32,4 +31,10 @@ def _plan(job: Job, site: str, neighbour: str, peer: str | None) -> EdgeRoute:
         return EdgeRoute(neighbour, None, push=False, pull=False)
     alone = ours.reach == "outbound" or theirs.reach == "inbound"
     pull_mode = job.exchange.mode == "pull"
-    return EdgeRoute(neighbour, url.rstrip("/"), push=alone or not pull_mode, pull=alone or pull_mode)
+    return EdgeRoute(
+        neighbour,
+        url.rstrip("/"),
+        push=alone or not pull_mode,
+        pull=alone or pull_mode,
+        min_interval=job.exchange.min_interval,
+    )

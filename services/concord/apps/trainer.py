@@ -106,7 +106,6 @@ def _plan(job: Job, local_steps: int) -> Plan:
         rounds=job.training.rounds,
         seconds=job.training.seconds,
         pace=job.training.pace,
-        publish_interval=job.exchange.min_interval,
         evaluate_interval=job.evaluation.every,
         checkpoint_interval=job.checkpoint.every,
         snapshot_interval=job.serving.every,

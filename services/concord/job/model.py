@@ -184,7 +184,7 @@ class TrainingSection(Section):
 
     rounds: Count | None = 300
     seconds: Positive | None = None
-    pace: NotNegative = 0.0
+    pace: NotNegative = 0.05
     local_steps: Count = 8
     batch_size: Count = 32
     learning_rate: Positive = 0.1
@@ -202,7 +202,7 @@ class ExchangeSection(Section):
     """
 
     mode: Annotated[str, _one_of("mode", MODES)] = "push"
-    min_interval: NotNegative = 0.02
+    min_interval: NotNegative = 0.0
     max_update_bytes: Count | None = None
     timeout: Positive = 10.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from concord.errors import MailboxError
@@ -37,10 +38,9 @@ class _News:
 
     async def wait(self, ticket: str, timeout: float) -> str:
         if ticket == self.ticket:
-            try:
-                await asyncio.wait_for(self._moved.wait(), timeout)
-            except TimeoutError:
-                return self.ticket
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._moved.wait()
         return self.ticket
 
 

@@ -97,6 +97,7 @@ class EmbeddedServer:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for whoever uses the server: it must outlive them
         )
         deadline = time.monotonic() + self._options.start_timeout
         while not self._answers():

@@ -56,16 +56,14 @@ class Plan:
     """When to do what. Intervals are in seconds and are looked at when a round ends.
 
     `rounds` and `seconds` end the job, whichever comes first (None: never). A round lasts at least `pace`: a site
-    whose steps take less rests for what is left, so that each round has its exchange. `publish_interval` bounds how
-    often updates leave: rounds that end sooner after the last publication go on without one. `max_bad_steps` is how
-    many steps in a row may lack a finite gradient before the site rolls back.
+    whose steps take less rests for what is left, so that each round has its exchange. `max_bad_steps` is how many
+    steps in a row may lack a finite gradient before the site rolls back.
     """
 
     local_steps: int
     rounds: int | None = None
     seconds: float | None = None
     pace: float = 0.0
-    publish_interval: float = 0.0
     evaluate_interval: float = 1.0
     checkpoint_interval: float = 5.0
     snapshot_interval: float = 1.0
@@ -105,7 +103,6 @@ class _Timer:
 
 @dataclass(slots=True)
 class _Timers:
-    publish: _Timer
     evaluate: _Timer
     checkpoint: _Timer
     snapshot: _Timer
@@ -152,7 +149,6 @@ class Brain:
         self._round_began = 0.0
         self._elapsed_before = 0.0
         self._timers = _Timers(
-            publish=_Timer(plan.publish_interval),
             evaluate=_Timer(plan.evaluate_interval),
             checkpoint=_Timer(plan.checkpoint_interval),
             snapshot=_Timer(plan.snapshot_interval),
@@ -211,7 +207,7 @@ class Brain:
     def _end_round(self, at: float) -> list[Action]:
         timers = self._timers
         actions: list[Action] = []
-        if self.algorithm.parts and timers.publish.due(at):
+        if self.algorithm.parts:
             actions.append(self._publish())
         snapshot = timers.snapshot.due(at)
         if timers.evaluate.due(at) or snapshot:

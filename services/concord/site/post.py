@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from concord.crew import Crew
 from concord.errors import MailboxError, UpdateRefused
 from concord.site.edges import NOTE_EDGES, NOTE_FLOOR, NOTE_STATUS, EdgeTable
 from concord.site.expectation import expect
@@ -119,10 +120,13 @@ class Post:
         """Carry until cancelled."""
         self._loop = asyncio.get_running_loop()
         self._wake.set()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep_delivering())
-            group.create_task(self._keep_fetching())
-            group.create_task(self._keep_watching_floor())
+        crew = Crew()
+        for work in (self._keep_delivering(), self._keep_fetching(), self._keep_watching_floor()):
+            crew.add(work)
+        try:
+            await crew.watch()
+        finally:
+            await crew.dismiss()
 
     def drain(self, timeout: float) -> bool:
         """`flush`, from the trainer's side."""

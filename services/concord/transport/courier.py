@@ -10,11 +10,11 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 
+from concord.crew import Crew
 from concord.errors import MailboxError, NotAllowed
 from concord.site.ports import Mailbox
 from concord.transport.acceptance import Acceptance
 from concord.transport.backoff import DecorrelatedJitter
-from concord.transport.crew import Crew
 from concord.transport.lane import CourierSettings, EdgeRoute, Lane, Link
 from concord.transport.outbox import Outbox
 from concord.transport.traffic import ExchangeState
