@@ -1,7 +1,10 @@
 """What the exchange costs the trainer: local steps per second with it, without it, and with nobody there.
 
-The trainer has one processor to itself; its site's exchange, its Redis and its neighbour share another, as the
-processes of a site do on a machine that has a core for each. The three cases take turns, medians count.
+The model and the batch are such that a round takes about as long as the default pace asks for, so the trainer never
+rests and each round has its exchange. The trainer has one processor to itself; its site's exchange, its Redis and its
+neighbour share another. Each case has its own reference, in which the same processes run and every site trains
+alone: processors that share a core or a cache slow each other down whether or not they exchange anything. Cases and
+references take turns; medians of the ratios count.
 """
 
 from __future__ import annotations
@@ -9,51 +12,66 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.split_site import Bench, Place, bench, wait_until
 
 JOB = """\
 name: step-rate
-task: digits
+task: {name: digits, options: {model: cnn}}
 split: {kind: iid}
 sites: 2
 topology: ring
-training: {rounds: null, pace: 0, local_steps: 64, learning_rate: 0.02}
+training: {rounds: null, local_steps: 16, batch_size: 192, learning_rate: 0.05}
 """
-CASES = ("local", "exchanging", "neighbour away")
+NEIGHBOURS_BATCH = "training.batch_size=32"
+"""The neighbour shares its processor with the rest, so its rounds are made as long by an easier task."""
 WARM_UP = 2.0
 WINDOW = 6.0
 
 
-def measure(turns: int = 5) -> dict[str, list[float]]:
-    """Steps per second of each case in each turn."""
-    rates: dict[str, list[float]] = {case: [] for case in CASES}
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Whether the site exchanges or trains alone, and whether its neighbour is there."""
+
+    algorithm: str
+    neighbour: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Median steps per second without exchange, and the median ratio with it."""
+
+    reference: float
+    ratio: float
+
+
+def measure(neighbour: bool, turns: int = 5) -> Cost:
+    """With a `neighbour` that exchanges too, or with one that cannot be reached."""
+    references, ratios = [], []
     for _ in range(turns):
-        for case in CASES:
-            with tempfile.TemporaryDirectory() as folder, bench(Path(folder), JOB) as made:
-                rates[case].append(_rate(made, case))
-    return rates
+        references.append(_rate(Case("local", neighbour)))
+        ratios.append(_rate(Case("ecl-isvr", neighbour)) / references[-1])
+    return Cost(statistics.median(references), statistics.median(ratios))
 
 
-def ratios(rates: dict[str, list[float]]) -> dict[str, float]:
-    """The median over the turns of each case's rate over the local one of the same turn."""
-    return {case: statistics.median(a / b for a, b in zip(rates[case], rates["local"], strict=True)) for case in CASES}
-
-
-def _rate(made: Bench, case: str) -> float:
-    measured, neighbour = made.place("N1"), made.place("N2")
-    urls = {"N1": measured.url, "N2": neighbour.url}
-    algorithm = "algorithm=local" if case == "local" else "algorithm=ecl-isvr"
-    made.start("exchange", measured, {"N2": urls["N2"]}, 1, algorithm)
-    if case == "exchanging":
-        made.start("site", neighbour, {"N1": urls["N1"]}, 1, algorithm, "training.pace=0.05")
-    made.start("trainer", measured, {"N2": urls["N2"]}, 0, algorithm)
-    wait_until(lambda: _steps(measured) > 0, "the first steps")
-    if case == "exchanging":
-        wait_until(lambda: _received(measured) > 0, "the first exchange")
-    time.sleep(WARM_UP)
-    return _steps_per_second(measured)
+def _rate(case: Case) -> float:
+    with tempfile.TemporaryDirectory() as folder, bench(Path(folder), JOB) as made:
+        measured, neighbour = made.place("N1"), made.place("N2")
+        algorithm = f"algorithm={case.algorithm}"
+        made.start("exchange", measured, {"N2": neighbour.url}, 1, algorithm)
+        if case.neighbour:
+            made.start("site", neighbour, {"N1": measured.url}, 1, algorithm, NEIGHBOURS_BATCH)
+        made.start("trainer", measured, {"N2": neighbour.url}, 0, algorithm)
+        wait_until(lambda: _progress(measured)["step"] > 0, "the first steps")
+        if case.neighbour:
+            wait_until(lambda: _progress(neighbour)["step"] > 0, "the neighbour's first steps")
+        if case == Case("ecl-isvr", neighbour=True):
+            wait_until(lambda: _progress(measured)["edges"]["N2"]["received"] > 0, "the first exchange")
+        time.sleep(WARM_UP)
+        return _steps_per_second(measured)
 
 
 def _steps_per_second(place: Place) -> float:
@@ -65,9 +83,5 @@ def _steps_per_second(place: Place) -> float:
     return float(steps / (last["reported_at"] - first["reported_at"]))
 
 
-def _steps(place: Place) -> int:
-    return int(place.status()["progress"]["step"])
-
-
-def _received(place: Place) -> int:
-    return int(place.status()["progress"]["edges"]["N2"]["received"])
+def _progress(place: Place) -> dict[str, Any]:
+    return dict(place.status()["progress"])

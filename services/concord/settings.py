@@ -57,6 +57,8 @@ class Settings:
     state_dir      folder for checkpoints; it must outlive the process, or a restart begins anew
     host, port     address to listen on; port 0 takes a free one; a container needs host 0.0.0.0
     metrics_port   port for metrics of a process that has no HTTP door of its own; None: no metrics there
+    threads        processors that training may use; None: one fewer than the process has, so that the exchange
+                   and the mailbox beside it are not starved
     peers          base URL of each neighbour that can be called; one left out can only call us
     secret         shared by all sites of the federation; signs every request between them
     insecure       without a secret, believe whatever name a caller gives; only for a network you trust
@@ -68,6 +70,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8080
     metrics_port: int | None = None
+    threads: int | None = None
     peers: Mapping[str, str] = field(default_factory=dict)
     secret: Secret | None = None
     insecure: bool = False
@@ -147,6 +150,12 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"should be a whole number of at least 1, found {text!r}")
+    return int(text)
+
+
 def _redis_url(text: str) -> str:
     if not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError(f"should begin with redis://, rediss:// or unix://, found {text!r}")
@@ -167,6 +176,7 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "host": str,
     "port": _port,
     "metrics_port": _port,
+    "threads": _count,
     "peers": parse_peers,
     "secret": Secret.from_text,
     "secret_file": lambda text: Secret.from_file(Path(text)),

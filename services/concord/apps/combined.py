@@ -28,7 +28,7 @@ from concord.site.post import Post
 
 def run(job: Job, settings: Settings) -> None:
     """Train, exchange and serve until SIGTERM or SIGINT."""
-    torch.set_num_threads(1)  # the box has few cores, and other sites may share them
+    torch.set_num_threads(settings.threads or 1)  # the box has few cores, and other sites may share them
     listener = bind(settings.host, settings.port)
     task = job_task(job)
     mailbox = RedisMailbox(settings.redis_url, job.name, settings.site)

@@ -10,7 +10,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 
+import torch
+
 from concord.apps.background import Background, Ready
+from concord.apps.processors import training_threads
 from concord.consensus.algorithm import EdgeEnd, LocalStep
 from concord.consensus.registry import AlgorithmOptions, build_algorithm, edge_terms
 from concord.consensus.vectors import fingerprint
@@ -123,6 +126,7 @@ def _class_counts(task: Task, data: SiteData) -> dict[str, int]:
 
 def run(job: Job, settings: Settings) -> None:
     """Train until the job's end, then stay and report, until SIGTERM or SIGINT."""
+    torch.set_num_threads(training_threads(settings.threads))
     task = job_task(job)
     mailbox = RedisMailbox(settings.redis_url, job.name, settings.site)
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
