@@ -7,10 +7,8 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -35,29 +33,6 @@ PATIENCE = 60.0
 
 def job(*overrides: str) -> Job:
     return parse_job(JOB, overrides)
-
-
-@pytest.fixture
-def base_port() -> int:
-    """The first of a run of ports that are free now."""
-    for first in range(21000, 29000, 16):
-        try:
-            for port in range(first, first + 16):
-                with socket.socket() as probe:
-                    probe.bind((HOST, port))
-        except OSError:
-            continue
-        return first
-    raise AssertionError("no run of free ports")
-
-
-@pytest.fixture
-def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder where processes put their temporary files; short, because socket paths must be."""
-    folder = tmp_path_factory.mktemp("t")
-    monkeypatch.setenv("TMPDIR", str(folder))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    return folder
 
 
 def left_in(folder: Path) -> list[str]:
@@ -151,29 +126,6 @@ def test_a_job_that_no_site_can_run_ends_the_fleet_with_its_reason(base_port: in
     ):
         supervise_until(fleet, lambda: False)
     assert left_in(temporary) == []
-
-
-@pytest.fixture
-def command(tmp_path: Path, temporary: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "concord", *arguments],
-            cwd=tmp_path,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=10)
 
 
 def wait_for_status(url: str) -> None:

@@ -18,7 +18,15 @@ from concord.apps.background import Background, Ready
 from concord.apps.exchange import ExchangeService, create_exchange, exchange_settings
 from concord.apps.inference import InferenceService, create_inference
 from concord.apps.serve import Server, bind
-from concord.apps.trainer import READY_TIMEOUT, build_trainer, carrying, job_predictor, job_task, stop_signals
+from concord.apps.trainer import (
+    READY_TIMEOUT,
+    build_trainer,
+    carrying,
+    job_predictor,
+    job_task,
+    keeping_checkpoints,
+    stop_signals,
+)
 from concord.job import Job
 from concord.mailbox.redis import RedisMailbox
 from concord.serving.snapshots import RedisShelf
@@ -36,7 +44,8 @@ def run(job: Job, settings: Settings) -> None:
     post = Post(settings.site, mailbox, shelf)
     exchange = create_exchange(mailbox, exchange_settings(job, settings))
     inference = create_inference(job_predictor(job, task), shelf)
-    trainer = build_trainer(job, settings, task, post)
+    with keeping_checkpoints():
+        trainer = build_trainer(job, settings, task, post)
     server = Server(create_app(exchange, inference), listener, on_stop=exchange.release)
 
     async def serve(ready: Ready, stop: asyncio.Event) -> None:
@@ -50,7 +59,8 @@ def run(job: Job, settings: Settings) -> None:
         background = Background(serve, on_exit=stop.set)
         background.start(READY_TIMEOUT)
         try:
-            trainer.run(stop)
+            with keeping_checkpoints():
+                trainer.run(stop)
         finally:
             background.stop(READY_TIMEOUT)
 

@@ -17,6 +17,7 @@ from concord.apps.processors import training_threads
 from concord.consensus.algorithm import EdgeEnd, LocalStep
 from concord.consensus.registry import AlgorithmOptions, build_algorithm, edge_terms
 from concord.consensus.vectors import fingerprint
+from concord.errors import CheckpointError, EnvironmentProblem
 from concord.job import Job
 from concord.learning.checkpoint import CheckpointStore
 from concord.learning.partition import SplitOptions
@@ -131,7 +132,8 @@ def run(job: Job, settings: Settings) -> None:
     mailbox = RedisMailbox(settings.redis_url, job.name, settings.site)
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
     post = Post(settings.site, mailbox, shelf)
-    trainer = build_trainer(job, settings, task, post)
+    with keeping_checkpoints():
+        trainer = build_trainer(job, settings, task, post)
 
     async def carry(ready: Ready, stop: asyncio.Event) -> None:
         async with carrying(post):
@@ -142,9 +144,19 @@ def run(job: Job, settings: Settings) -> None:
         background = Background(carry, on_exit=stop.set)
         background.start(READY_TIMEOUT)
         try:
-            trainer.run(stop)
+            with keeping_checkpoints():
+                trainer.run(stop)
         finally:
             background.stop(READY_TIMEOUT)
+
+
+@contextmanager
+def keeping_checkpoints() -> Iterator[None]:
+    """A trainer that cannot read or write its checkpoints at all cannot run: EnvironmentProblem with the remedy."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise EnvironmentProblem(f"{error}; make room or choose another folder with --state-dir") from error
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -68,8 +69,10 @@ def read_run_file(path: Path) -> RunFile | None:
 
 
 def remove_run_file(path: Path) -> None:
-    """Remove the file if it is there."""
+    """Remove the file if it is there, and its folder if nothing else is in it."""
     path.unlink(missing_ok=True)
+    with suppress(OSError):
+        path.parent.rmdir()
 
 
 def require_run_file(environment: Mapping[str, str]) -> RunFile:

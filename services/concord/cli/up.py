@@ -76,7 +76,9 @@ def follow(
             fleet.supervise()
             live.update(fleet_view(job, fleet, watch))
             if until_finished and watch.finished:
-                return
+                break
+    if not screen.is_terminal:
+        screen.print()
 
 
 @contextmanager
