@@ -56,7 +56,6 @@ class Settings:
     redis_url      the site's own mailbox and snapshot shelf; no other site may use it
     state_dir      folder for checkpoints; it must outlive the process, or a restart begins anew
     host, port     address to listen on; port 0 takes a free one; a container needs host 0.0.0.0
-    metrics_port   port for metrics of a process that has no HTTP door of its own; None: no metrics there
     threads        processors that training may use; None: one fewer than the process has, so that the exchange
                    and the mailbox beside it are not starved
     peers          base URL of each neighbour that can be called; one left out can only call us
@@ -69,7 +68,6 @@ class Settings:
     state_dir: Path = Path(".concord/state")
     host: str = "127.0.0.1"
     port: int = 8080
-    metrics_port: int | None = None
     threads: int | None = None
     peers: Mapping[str, str] = field(default_factory=dict)
     secret: Secret | None = None
@@ -175,7 +173,6 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "state_dir": Path,
     "host": str,
     "port": _port,
-    "metrics_port": _port,
     "threads": _count,
     "peers": parse_peers,
     "secret": Secret.from_text,

@@ -28,13 +28,13 @@ def test_every_kind_of_value_is_read() -> None:
     environment = {
         "CONCORD_REDIS_URL": "unix:///run/redis.sock",
         "CONCORD_STATE_DIR": "/var/lib/concord",
-        "CONCORD_METRICS_PORT": "9100",
+        "CONCORD_THREADS": "3",
         "CONCORD_PEERS": "N2=http://two:8080/, N3=https://three",
     }
     settings = load_settings({}, environment)
     assert settings.redis_url == "unix:///run/redis.sock"
     assert settings.state_dir == Path("/var/lib/concord")
-    assert settings.metrics_port == 9100
+    assert settings.threads == 3
     assert settings.peers == {"N2": "http://two:8080", "N3": "https://three"}
 
 
