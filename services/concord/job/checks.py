@@ -8,6 +8,7 @@ from concord.errors import TopologyError
 from concord.job.model import Job
 from concord.job.names import ALGORITHMS_OF_TWO_STEPS, LOSSES, METRICS, SPLIT_OPTIONS, TOPOLOGY_OPTIONS
 from concord.job.problems import Path
+from concord.job.simulation_checks import simulation_checks
 
 Finding = tuple[Path, str]
 """The path of a value, and what is wrong with it."""
@@ -59,6 +60,7 @@ def _topology(job: Job) -> Iterator[Finding]:
         return
     for ours, theirs in sorted(graph.edges):
         yield from _reach(job, ours, theirs)
+    yield from simulation_checks(job.simulation, job.site_names, graph.edges)
 
 
 def _idle_options(section: str, kind: str, options: dict[str, tuple[str, ...]], given: set[str]) -> Iterator[Finding]:

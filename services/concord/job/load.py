@@ -23,6 +23,8 @@ from concord.suggest import nearest
 _STAND_INS: Mapping[str, object] = {"name": "unnamed", "task": TASKS[0]}
 """For required keys that are wrong, so that what does not depend on them can still be checked."""
 _SECTIONS_OF_SINGLE_VALUES = ("training", "sites")
+_DEPENDS_ON = {"topology": ("sites",), "simulation": ("sites", "topology")}
+"""Sections that name what others define."""
 
 
 def load_job(path: FilePath | str, overrides: Sequence[str] = ()) -> Job:
@@ -77,7 +79,7 @@ def _doubtful(path: Path, wrong: Sequence[Path]) -> bool:
     sections = {place[0] for place in wrong if place}
     if path[0] in _SECTIONS_OF_SINGLE_VALUES:
         return path in wrong
-    return path[0] in sections or (path[0] == "topology" and "sites" in sections)
+    return path[0] in sections or not sections.isdisjoint(_DEPENDS_ON.get(str(path[0]), ()))
 
 
 def _without(data: Mapping[str, object], paths: Sequence[Path]) -> dict[str, object]:
@@ -147,7 +149,7 @@ def _section(path: Path) -> type[BaseModel] | None:
 def _model_in(annotation: object) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if get_origin(annotation) in (dict, Union, UnionType):
+    if get_origin(annotation) in (dict, tuple, Union, UnionType):
         found = (_model_in(argument) for argument in get_args(annotation))
         return next((model for model in found if model), None)
     return None

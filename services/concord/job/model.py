@@ -8,42 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from concord.consensus.graph import Topology, build_topology
 from concord.job.names import ALGORITHMS, SPLIT_OPTIONS, TASKS, TOPOLOGY_OPTIONS
-from concord.suggest import unknown
+from concord.job.simulation import SimulationSection
+from concord.job.values import Count, NotNegative, Positive, Section, Seed, matching, named, one_of
 
 REACHES = ("both", "outbound", "inbound")
 MODES = ("push", "pull")
-
-
-def _one_of(what: str, names: tuple[str, ...]) -> AfterValidator:
-    def check(name: str) -> str:
-        if name not in names:
-            raise ValueError(unknown(what, name, names))
-        return name
-
-    return AfterValidator(check)
-
-
-def _matching(pattern: str, should_be: str) -> AfterValidator:
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(f"should be {should_be}, found {text!r}")
-        return text
-
-    return AfterValidator(check)
-
-
-def _named(key: str) -> Callable[[object], object]:
-    """The short form of a section: a bare word stands for its `key`."""
-    return lambda value: {key: value} if isinstance(value, str) else value
 
 
 def site_mapping(value: object) -> dict[str, object]:
@@ -78,27 +55,15 @@ def _is_names(value: object) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
 
 
-class Section(BaseModel):
-    """What every section of a job has in common: no unknown keys, no silent conversion, no change later."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
-
-
 # Names are host name labels, so that they can stand in URLs, Redis keys, certificates and metric labels.
 FederationName = Annotated[
     str,
-    _matching(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "lower-case letters, digits and - inside, at most 63"),
+    matching(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "lower-case letters, digits and - inside, at most 63"),
 ]
 SiteName = Annotated[
-    str, _matching(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", "letters, digits and - inside, at most 63")
+    str, matching(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", "letters, digits and - inside, at most 63")
 ]
-BaseUrl = Annotated[str, _matching(r"https?://[^/\s]+(/\S*)?", "a URL such as http://host:8080")]
+BaseUrl = Annotated[str, matching(r"https?://[^/\s]+(/\S*)?", "a URL such as http://host:8080")]
 
 
 class TaskSection(Section):
@@ -106,12 +71,12 @@ class TaskSection(Section):
     module:function.
     """
 
-    name: Annotated[str, _one_of("task", TASKS)] | None = None
+    name: Annotated[str, one_of("task", TASKS)] | None = None
     model: str | None = None
     data: str | None = None
     loss: str | None = None
     metric: str | None = None
-    options: dict[str, object] = {}
+    options: dict[str, object] = Field(default_factory=dict)
 
 
 class SplitSection(Section):
@@ -122,7 +87,7 @@ class SplitSection(Section):
     (small: uneven); `minimum` the fewest samples a site gets; `seed` makes the split repeatable.
     """
 
-    kind: Annotated[str, _one_of("split", tuple(SPLIT_OPTIONS))] = "classes-per-site"
+    kind: Annotated[str, one_of("split", tuple(SPLIT_OPTIONS))] = "classes-per-site"
     classes: Annotated[tuple[Count, Count], Field(strict=False)] = (2, 3)
     alpha: Positive = 0.5
     minimum: Count = 1
@@ -141,7 +106,7 @@ class SiteSection(Section):
     local_steps: Count | None = None
     batch_size: Count | None = None
     weight: Positive = 1.0
-    reach: Annotated[str, _one_of("reach", REACHES)] = "both"
+    reach: Annotated[str, one_of("reach", REACHES)] = "both"
     url: BaseUrl | None = None
 
 
@@ -150,7 +115,7 @@ class TopologySection(Section):
     names, or name -> list of neighbours.
     """
 
-    kind: Annotated[str, _one_of("topology", tuple(TOPOLOGY_OPTIONS))] = "ring"
+    kind: Annotated[str, one_of("topology", tuple(TOPOLOGY_OPTIONS))] = "ring"
     degree: Annotated[int, Field(ge=0)] | None = None
     columns: Count | None = None
     seed: Seed = 0
@@ -165,7 +130,7 @@ class AlgorithmSection(Section):
     `ecl-isvr` and `sm-ecl` derive by themselves.
     """
 
-    name: Annotated[str, _one_of("algorithm", ALGORITHMS)] = "ecl-isvr"
+    name: Annotated[str, one_of("algorithm", ALGORITHMS)] = "ecl-isvr"
     penalty: Positive | None = None
     averaging: Annotated[float, Field(gt=0, le=1)] = 1.0
     penalty_scale: Positive = 1.0
@@ -201,7 +166,7 @@ class ExchangeSection(Section):
     model).
     """
 
-    mode: Annotated[str, _one_of("mode", MODES)] = "push"
+    mode: Annotated[str, one_of("mode", MODES)] = "push"
     min_interval: NotNegative = 0.0
     max_update_bytes: Count | None = None
     timeout: Positive = 10.0
@@ -247,16 +212,17 @@ class Job(Section):
     """One federation's work; the same value at every site, which `digest` lets them compare."""
 
     name: FederationName
-    task: Annotated[TaskSection, BeforeValidator(_named("name"))]
-    split: Annotated[SplitSection, BeforeValidator(_named("kind"))] = SplitSection()
+    task: Annotated[TaskSection, BeforeValidator(named("name"))]
+    split: Annotated[SplitSection, BeforeValidator(named("kind"))] = SplitSection()
     sites: Annotated[dict[SiteName, SiteSection], BeforeValidator(site_mapping)]
-    topology: Annotated[TopologySection, BeforeValidator(_named("kind"))] = TopologySection()
-    algorithm: Annotated[AlgorithmSection, BeforeValidator(_named("name"))] = AlgorithmSection()
+    topology: Annotated[TopologySection, BeforeValidator(named("kind"))] = TopologySection()
+    algorithm: Annotated[AlgorithmSection, BeforeValidator(named("name"))] = AlgorithmSection()
     training: TrainingSection = TrainingSection()
     exchange: ExchangeSection = ExchangeSection()
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
     serving: ServingSection = ServingSection()
+    simulation: SimulationSection = SimulationSection()
 
     @property
     def site_names(self) -> tuple[str, ...]:
@@ -284,8 +250,8 @@ class Job(Section):
         return build_topology(section.kind, self.site_names, **options)
 
     def digest(self) -> str:
-        """32 hex digits, equal for jobs that say the same however they are written."""
+        """32 hex digits, equal for jobs that say the same however they are written; a simulation is not part."""
         # The order of the sites is part of the meaning: a ring joins each site to the next.
-        said = {"job": self.model_dump(mode="json"), "order": self.site_names}
+        said = {"job": self.model_dump(mode="json", exclude={"simulation"}), "order": self.site_names}
         text = json.dumps(said, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -34,3 +34,8 @@ TOPOLOGY_OPTIONS = {
     "edges": ("edges",),
 }
 """Each kind of topology, and the options it takes."""
+
+JITTERS = ("constant", "uniform", "exponential")
+"""How the latency of a simulated link is distributed around its mean."""
+BATCHING = ("auto", "off")
+"""Whether simulated sites may compute their gradients together."""
