@@ -21,7 +21,7 @@ import torch
 from benchmarks.split_site import Place, bench, wait_until
 from concord.apps.background import Background, Ready
 from concord.apps.trainer import carrying
-from concord.consensus.algorithm import EdgeTerms
+from concord.consensus.algorithm import EdgeTerms, PartLayout
 from concord.mailbox.redis import RedisMailbox
 from concord.serving.snapshots import MemoryShelf
 from concord.site.edges import Edge, EdgeTable
@@ -90,7 +90,7 @@ def _trainer(
     background.start(30.0)
     # A life above the one before: the mailboxes still hold its updates.
     incarnation = time.time_ns() // 1_000_000
-    layout = {"message": elements}
+    layout = {"message": PartLayout("float32", elements)}
     post.announce(
         EdgeTable(FEDERATION, "print", "ecl", incarnation, layout, {neighbour: Edge(1, TERMS)}), {neighbour: None}
     )

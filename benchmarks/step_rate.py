@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.split_site import Bench, Place, bench, wait_until
+from benchmarks.split_site import Place, bench, wait_until
 
 JOB = """\
 name: step-rate

@@ -199,7 +199,7 @@ def _show(report: Mapping[str, Any], out: Path, *, as_json: bool) -> None:
         return
     screen = console()
     results = report["results"]
-    rows = [(_LABELS[name], *_percentages(results[name]), results[name]["seconds"]) for name in RUNS]
+    rows = [(_LABELS[name], *_percentages(results[name]), f"{results[name]['seconds']:.1f}") for name in RUNS]
     rows.append((_LABELS["global"], f"{100 * results['global']['accuracy']:.1f}", "", "", ""))
     screen.print(table("Accuracy on digits of all ten classes, in %", ("", "mean", "worst", "best", "seconds"), rows))
     rows = [(one["site"], one["true"], one["predicted"]) for one in report["predictions"]]
