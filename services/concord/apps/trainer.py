@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 
@@ -15,14 +15,15 @@ import torch
 from concord.apps.background import Background, Ready
 from concord.apps.processors import training_threads
 from concord.consensus.algorithm import EdgeEnd, LocalStep
+from concord.consensus.graph import Topology
 from concord.consensus.registry import AlgorithmOptions, build_algorithm, edge_terms
-from concord.consensus.vectors import fingerprint
+from concord.consensus.vectors import FlatModel, fingerprint
 from concord.errors import CheckpointError, EnvironmentProblem
-from concord.job import Job
+from concord.job import Job, SiteSettings
 from concord.learning.checkpoint import CheckpointStore
 from concord.learning.partition import SplitOptions
 from concord.learning.steps import GradientOptions, Learner
-from concord.learning.task import SiteData, Task, TaskSpec, resolve_task
+from concord.learning.task import Samples, SiteData, Task, TaskSpec, resolve_task
 from concord.mailbox.redis import RedisMailbox
 from concord.serving.packing import pack_model
 from concord.serving.predictor import Predictor
@@ -47,9 +48,12 @@ def split_options(job: Job) -> SplitOptions:
     return SplitOptions(**job.split.model_dump())
 
 
-def job_edges(job: Job, site: str) -> dict[str, Edge]:
-    """The edges of one site with their terms, which the other end derives alike from the same job."""
-    graph = job.topology_graph()
+def job_edges(job: Job, site: str, graph: Topology | None = None) -> dict[str, Edge]:
+    """The edges of one site with their terms, which the other end derives alike from the same job.
+
+    `graph` is the job's own, for a caller who asks for many sites.
+    """
+    graph = graph or job.topology_graph()
     options = AlgorithmOptions(**job.algorithm.model_dump())
 
     def end(name: str) -> EdgeEnd:
@@ -72,28 +76,27 @@ def build_trainer(job: Job, settings: Settings, task: Task, post: Post) -> Train
     """A trainer for one site, not yet booted; JobError if the job does not allow one."""
     own = job.site(settings.site)
     data = task.site_data(own.name, job.site_names, split_options(job))
-    learner = _learner(job, task, data, own.name)
-    algorithm = build_algorithm(
-        AlgorithmOptions(**job.algorithm.model_dump()),
-        learner.primal,
-        LocalStep(own.learning_rate, own.local_steps),
-    )
-    identity = Identity(job.name, own.name, fingerprint(learner.module))
-    brain = Brain(identity, _plan(job, own.local_steps), algorithm, learner.gradient, job_edges(job, own.name))
+    learner = build_learner(job, task, data.train, own)
     return Trainer(
-        brain=brain,
+        brain=build_brain(job, own, learner, job_plan(job, own.local_steps), job_edges(job, own.name)),
         learner=learner,
         post=post,
         store=CheckpointStore(settings.state_dir, keep=job.checkpoint.keep),
         evaluation=data.validation,
         facts=Facts(task.name, task.headline, job.training.rounds, _class_counts(task, data)),
         pack=partial(pack_model, learner.module),
-        weight=own.weight / (sum(job.site(name).weight for name in job.site_names) / len(job.site_names)),
+        weight=own.weight / mean_weight(job),
     )
 
 
-def _learner(job: Job, task: Task, data: SiteData, site: str) -> Learner:
-    training, own = job.training, job.site(site)
+def mean_weight(job: Job) -> float:
+    """What the weights of sites are relative to."""
+    return sum(section.weight for section in job.sites.values()) / len(job.sites)
+
+
+def build_learner(job: Job, task: Task, train: Samples, own: SiteSettings, storage: FlatModel | None = None) -> Learner:
+    """The learner of one site on its training samples, whether the site is a real or a simulated one."""
+    training = job.training
     options = GradientOptions(
         batch_size=own.batch_size,
         momentum=training.momentum,
@@ -101,10 +104,20 @@ def _learner(job: Job, task: Task, data: SiteData, site: str) -> Learner:
         clip=training.clip,
     )
     # All sites start from one model; each draws its own batches.
-    return Learner(task.new_model(training.seed), task, data.train, options, seed=training.seed + 1 + own.index)
+    seed = training.seed + 1 + own.index
+    return Learner(task.new_model(training.seed), task, train, options, seed, storage)
 
 
-def _plan(job: Job, local_steps: int) -> Plan:
+def build_brain(job: Job, own: SiteSettings, learner: Learner, plan: Plan, edges: Mapping[str, Edge]) -> Brain:
+    """The brain of one site around its learner's tensors; JobError for impossible settings."""
+    options = AlgorithmOptions(**job.algorithm.model_dump())
+    algorithm = build_algorithm(options, learner.primal, LocalStep(own.learning_rate, own.local_steps))
+    identity = Identity(job.name, own.name, fingerprint(learner.module))
+    return Brain(identity, plan, algorithm, learner.gradient, edges)
+
+
+def job_plan(job: Job, local_steps: int) -> Plan:
+    """When a site of so many local steps to the round does what."""
     return Plan(
         local_steps=local_steps,
         rounds=job.training.rounds,

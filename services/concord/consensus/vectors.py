@@ -24,15 +24,17 @@ class FlatModel:
     gradient: Tensor
 
 
-def bind(module: nn.Module) -> FlatModel:
+def bind(module: nn.Module, storage: FlatModel | None = None) -> FlatModel:
     """Make the module's trainable parameters, and their `.grad`, views of one flat tensor each.
+
+    The tensors are new, or those of `storage`, which are of the right size and may be rows of something larger.
 
     Values stay as they are; gradients start at zero. A tied parameter appears once; frozen parameters and
     buffers stay outside. From then on change parameters in place only, and never set `.grad` to None.
     TaskError if there is no trainable parameter, or one is not float32 or not initialised yet.
     """
     parameters = _trainable(module)
-    flat = FlatModel(primal=_flat_zeros(parameters), gradient=_flat_zeros(parameters))
+    flat = storage or FlatModel(primal=_flat_zeros(parameters), gradient=_flat_zeros(parameters))
     for parameter, value, gradient in zip(
         parameters, _views(flat.primal, parameters), _views(flat.gradient, parameters), strict=True
     ):

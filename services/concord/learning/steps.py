@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from concord.consensus.vectors import bind
+from concord.consensus.vectors import FlatModel, bind
 from concord.errors import TaskError
 from concord.learning.samples import Samples
 from concord.learning.task import Task
@@ -112,11 +112,20 @@ class Learner:
     """Binds a model and draws its gradients from one site's training samples.
 
     `primal` (n,) holds the parameters and is for the algorithm to change in place; `gradient` (n,) is
-    overwritten by each step. The module is left in training mode between calls.
+    overwritten by each step. They are new tensors, or those of `storage`. The module is left in training mode
+    between calls.
     """
 
-    def __init__(self, module: nn.Module, task: Task, samples: Samples, options: GradientOptions, seed: int) -> None:
-        flat = bind(module)
+    def __init__(
+        self,
+        module: nn.Module,
+        task: Task,
+        samples: Samples,
+        options: GradientOptions,
+        seed: int,
+        storage: FlatModel | None = None,
+    ) -> None:
+        flat = bind(module, storage)
         self.module = module.train()
         self.primal = flat.primal
         self.gradient = flat.gradient
@@ -130,17 +139,24 @@ class Learner:
 
         A gradient or loss with NaN or infinity is reported and leaves no trace in the momentum.
         """
-        batch = self._batches.draw()
+        batch = self.draw()
         self.gradient.zero_()
         loss = self._task.loss(self.module(batch.inputs), batch.targets)
         loss.backward()  # type: ignore[no-untyped-call]  # adds into the bound views
-        value = loss.item()
+        return self.accept(loss.item(), len(batch))
+
+    def draw(self) -> Samples:
+        """The next mini-batch, for somebody who computes its gradient in other ways and then calls `accept`."""
+        return self._batches.draw()
+
+    def accept(self, loss: float, samples: int) -> StepResult:
+        """The second half of `compute_gradient`: `gradient` holds what the batch of that loss and size gave."""
         # One reduction serves both: it is finite only if every element is, and its root is the norm to clip.
         square = self._decayed_square()
-        finite = math.isfinite(value) and math.isfinite(square)
+        finite = math.isfinite(loss) and math.isfinite(square)
         if finite:
             self._shape_gradient(square)
-        return StepResult(value, len(batch.inputs), finite)
+        return StepResult(loss, samples, finite)
 
     def evaluate(self, samples: Samples) -> Evaluation:
         """Loss and metrics of the current model on `samples` (at least one), without dropout or gradients."""
