@@ -13,7 +13,7 @@ import torch
 
 from concord.apps.exchange import ExchangeService, ExchangeSettings, create_app, create_exchange
 from concord.apps.serve import Server, bind
-from concord.consensus.algorithm import EdgeTerms
+from concord.consensus.algorithm import EdgeTerms, PartLayout
 from concord.mailbox.memory import MemoryMailbox
 from concord.settings import Secret
 from concord.site.edges import NOTE_EDGES, Edge, EdgeTable
@@ -45,7 +45,7 @@ def edge_table(*neighbours: str, size: int = 8, epoch: int = 1) -> EdgeTable:
         fingerprint="f00d",
         algorithm="ecl",
         incarnation=1,
-        layout={"message": size},
+        layout={"message": PartLayout("float32", size)},
         edges={neighbour: Edge(epoch, TERMS) for neighbour in neighbours},
     )
 

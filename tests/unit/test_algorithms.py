@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from concord.consensus.algorithm import Algorithm, EdgeEnd, EdgeTerms, LocalStep
+from concord.consensus.algorithm import Algorithm, EdgeEnd, EdgeTerms, LocalStep, PartLayout
 from concord.consensus.registry import AlgorithmOptions, algorithm_names, build_algorithm, edge_terms
 from concord.errors import AlgorithmError, JobError
 
@@ -32,7 +32,17 @@ def build(name: str, *neighbours: str, dim: int = 3, dtype: torch.dtype = torch.
 
 
 def message_like(algorithm: Algorithm, value: float) -> dict[str, Tensor]:
-    return {part: torch.full_like(algorithm.primal, value) for part in algorithm.parts}
+    """A message of the right layout: every float is `value`; whole numbers count up, as indices do."""
+    return {name: _filled(part, value) for name, part in algorithm.layout().items()}
+
+
+def _filled(part: PartLayout, value: float) -> Tensor:
+    dtype: torch.dtype = getattr(torch, part.dtype)
+    return (
+        torch.full((part.length,), value, dtype=dtype)
+        if dtype.is_floating_point
+        else torch.arange(part.length).to(dtype)
+    )
 
 
 def stir(algorithm: Algorithm, neighbours: tuple[str, ...], rounds: int = 7, seed: int = 0) -> None:
@@ -44,7 +54,11 @@ def stir(algorithm: Algorithm, neighbours: tuple[str, ...], rounds: int = 7, see
 
     for number in range(rounds):
         neighbour = neighbours[number % len(neighbours)]
-        algorithm.absorb(neighbour, {part: noise() for part in algorithm.parts})
+        message = message_like(algorithm, 0.0)
+        for part in message.values():
+            if part.dtype.is_floating_point:
+                part.normal_(generator=generator)
+        algorithm.absorb(neighbour, message)
         algorithm.local_step(noise())
         algorithm.local_step(noise())
 

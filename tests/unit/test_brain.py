@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from concord.consensus.algorithm import EdgeTerms, LocalStep
+from concord.consensus.algorithm import EdgeTerms, LocalStep, PartLayout
 from concord.consensus.registry import AlgorithmOptions, build_algorithm
 from concord.errors import CheckpointError
 from concord.site.actions import (
@@ -107,7 +107,7 @@ def test_boot_announces_the_edge_table() -> None:
     action = only(boot(brain, incarnation=5), Announce)
     assert isinstance(action, Announce)
     assert action.table.incarnation == 5
-    assert action.table.layout == {"message": 3}
+    assert action.table.layout == {"message": PartLayout("float32", 3)}
     assert action.table.edges == {"N2": Edge(1, TERMS)}
 
 

@@ -12,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from concord.consensus.algorithm import EdgeTerms
+from concord.consensus.algorithm import EdgeTerms, PartLayout
 from concord.errors import RefusalReason, UpdateRefused
 from concord.sealed import seal, unseal
 from concord.wire.codec import MAX_COUNTER, Expectation, decode, default_max_bytes, encode, read_header
 from concord.wire.messages import Header, Stamp, Update
 
-LAYOUT = {"message": 3}
+LAYOUT = {"message": PartLayout("float32", 3)}
 HEADER = Header(
     federation="digits",
     fingerprint="f00d",
@@ -88,7 +88,7 @@ parts = st.dictionaries(
 @settings(max_examples=80, deadline=None)
 @given(header=headers, tensors=parts)
 def test_round_trip(header: Header, tensors: dict[str, torch.Tensor]) -> None:
-    layout = {name: tensor.numel() for name, tensor in tensors.items()}
+    layout = {name: PartLayout.of(tensor) for name, tensor in tensors.items()}
     expected = Expectation(
         federation=header.federation,
         fingerprint=header.fingerprint,
@@ -131,7 +131,7 @@ def test_every_truncation_is_refused() -> None:
 
 
 def test_every_byte_of_a_large_update_is_guarded() -> None:
-    layout = {"message": 1000}
+    layout = {"message": PartLayout("float32", 1000)}
     expected = replace(EXPECTED, layout=layout, max_bytes=default_max_bytes(layout))
     blob = encode(Update(HEADER, {"message": torch.linspace(-1, 1, 1000)}))
     altered = bytearray(blob)
@@ -292,3 +292,47 @@ def test_first_wrong_thing_in_order_is_named() -> None:
         RefusalReason.LAYOUT,
         RefusalReason.NOT_FINITE,
     ]
+
+
+COMPRESSED = {
+    "values": PartLayout("int8", 4),
+    "scales": PartLayout("float32", 1),
+    "halves": PartLayout("float16", 2),
+    "indices": PartLayout("int32", 2),
+    "mask": PartLayout("int64", 1),
+}
+
+
+def compressed_like(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
+    tensors = {name: torch.ones(part.length, dtype=getattr(torch, part.dtype)) for name, part in COMPRESSED.items()}
+    return tensors | changes
+
+
+def test_parts_may_be_of_any_type_that_the_layout_says() -> None:
+    expected = replace(EXPECTED, layout=COMPRESSED, max_bytes=default_max_bytes(COMPRESSED))
+    parts = compressed_like(values=torch.tensor([-128, 0, 1, 127], dtype=torch.int8))
+    got = decode(encode(Update(HEADER, parts)), expected)
+    assert all(
+        torch.equal(got.parts[name], part) and got.parts[name].dtype == part.dtype for name, part in parts.items()
+    )
+    assert default_max_bytes(COMPRESSED) - default_max_bytes({}) == 4 + 4 + 2 * 2 + 2 * 4 + 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"values": torch.ones(4)}, RefusalReason.LAYOUT),
+        ({"values": torch.ones(4, dtype=torch.uint8)}, RefusalReason.LAYOUT),
+        ({"values": torch.ones(3, dtype=torch.int8)}, RefusalReason.LAYOUT),
+        ({"values": torch.ones(4, dtype=torch.bool)}, RefusalReason.LAYOUT),
+        ({"indices": torch.ones(2, dtype=torch.int64)}, RefusalReason.LAYOUT),
+        ({"indices": torch.ones(2, 1, dtype=torch.int32)}, RefusalReason.LAYOUT),
+        ({"halves": torch.ones(2, dtype=torch.bfloat16)}, RefusalReason.LAYOUT),
+        ({"halves": torch.tensor([1.0, torch.inf], dtype=torch.float16)}, RefusalReason.NOT_FINITE),
+        ({"scales": torch.tensor([torch.nan])}, RefusalReason.NOT_FINITE),
+    ],
+    ids=str,
+)
+def test_compressed_parts_are_checked_like_others(changes: dict[str, torch.Tensor], reason: RefusalReason) -> None:
+    expected = replace(EXPECTED, layout=COMPRESSED, max_bytes=default_max_bytes(COMPRESSED))
+    assert refusal(encode(Update(HEADER, compressed_like(**changes))), expected) is reason

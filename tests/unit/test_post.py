@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import torch
 
-from concord.consensus.algorithm import EdgeTerms
+from concord.consensus.algorithm import EdgeTerms, PartLayout
 from concord.errors import MailboxError
 from concord.mailbox.memory import MemoryMailbox
 from concord.serving.snapshots import MemoryShelf
@@ -28,7 +28,7 @@ SIZE = 5
 
 def table(site_epoch: int = 1) -> EdgeTable:
     edges = {"N2": Edge(site_epoch, TERMS), "N3": Edge(site_epoch, TERMS)}
-    return EdgeTable("federation", "print", "ecl", 1, {"message": SIZE}, edges)
+    return EdgeTable("federation", "print", "ecl", 1, {"message": PartLayout("float32", SIZE)}, edges)
 
 
 def update(sender: str, receiver: str, sequence: int, epoch: int = 1) -> Update:

@@ -10,12 +10,62 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
+import torch
 from torch import Tensor
 
 Message = Mapping[str, Tensor]
-"""The tensors one site sends over one edge at one time, by part name; each flat and as long as the primal."""
+"""The tensors one site sends over one edge at one time, by part name; each flat."""
+
+PART_BYTES: Mapping[str, int] = {
+    "float64": 8,
+    "int64": 8,
+    "float32": 4,
+    "int32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int8": 1,
+    "uint8": 1,
+}
+"""The element types that a part may have, by torch's names, and the bytes of one element."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartLayout:
+    """What one part of a message must be: a flat tensor of `length` elements of type `dtype`, a key of PART_BYTES.
+
+    ValueError for another type or a negative length.
+    """
+
+    dtype: str
+    length: int
+
+    def __post_init__(self) -> None:
+        if self.dtype not in PART_BYTES or self.length < 0:
+            raise ValueError(f"no part of a message is {self}")
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Self:
+        """The layout that a flat tensor satisfies."""
+        return cls(_name(tensor.dtype), tensor.numel())
+
+    @property
+    def size(self) -> int:
+        """Bytes of the elements."""
+        return PART_BYTES[self.dtype] * self.length
+
+    def fits(self, tensor: Tensor) -> bool:
+        """Whether type and shape of a tensor are exactly these."""
+        return _name(tensor.dtype) == self.dtype and tensor.shape == (self.length,)
+
+    def __str__(self) -> str:
+        return f"{self.dtype} [{self.length}]"
+
+
+def payload_bytes(layout: Mapping[str, PartLayout]) -> int:
+    """What one message costs on an edge, in bytes, apart from its header."""
+    return sum(part.size for part in layout.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +100,19 @@ class Algorithm(ABC):
     """
 
     name: ClassVar[str]
-    parts: ClassVar[tuple[str, ...]]
-    """Names of the tensors in one message; empty for an algorithm that sends nothing."""
 
     def __init__(self, primal: Tensor, step: LocalStep) -> None:
         self.primal = primal
         self.step = step
+
+    @abstractmethod
+    def layout(self) -> Mapping[str, PartLayout]:
+        """The parts of every message, the same as long as the object lives; empty if it sends nothing."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the parts of a message."""
+        return tuple(self.layout())
 
     @abstractmethod
     def local_step(self, gradient: Tensor) -> None:
@@ -71,7 +128,11 @@ class Algorithm(ABC):
 
     @abstractmethod
     def absorb(self, neighbour: str, message: Message) -> None:
-        """Take in the newest message from a neighbour; the tensors are copied, never kept."""
+        """Take in the newest message from a neighbour; the tensors are copied, never kept.
+
+        AlgorithmError if it is not of the layout. UpdateRefused, and no change, if what the parts say cannot be,
+        such as an index beyond the model: a fault of the sender that the layout does not show.
+        """
 
     @abstractmethod
     def add_neighbour(self, neighbour: str, terms: EdgeTerms) -> None:
@@ -99,3 +160,7 @@ class Algorithm(ABC):
     @abstractmethod
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of `state`, for the same neighbours; AlgorithmError, and no change, if it does not fit."""
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from concord.consensus.algorithm import Algorithm, EdgeEnd, EdgeTerms, LocalStep, Message
+from concord.consensus.algorithm import Algorithm, EdgeEnd, EdgeTerms, LocalStep, Message, PartLayout
 from concord.consensus.options import AlgorithmOptions
 from concord.errors import AlgorithmError
 
@@ -28,6 +28,8 @@ class BaseAlgorithm(Algorithm):
 
     fewest_steps: ClassVar[int] = 1
     """The least number of local steps in a round that the algorithm is defined for."""
+    full_parts: ClassVar[tuple[str, ...]] = ()
+    """The parts of a message that are like the primal; these are all unless `layout` says otherwise."""
 
     def __init__(self, primal: Tensor, step: LocalStep) -> None:
         if primal.dim() != 1 or not primal.is_contiguous() or not primal.is_floating_point():
@@ -39,9 +41,17 @@ class BaseAlgorithm(Algorithm):
         """Whether anything about the edges changed since the last local step."""
 
     @classmethod
+    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep) -> Self:
+        """The algorithm as the settings ask for it; JobError if they cannot be with this model."""
+        return cls(primal, step)
+
+    @classmethod
     def edge_terms(cls, ours: EdgeEnd, theirs: EdgeEnd, options: AlgorithmOptions) -> EdgeTerms:
         """The terms of an edge from its two ends: the same to the last bit whichever end asks."""
         return EdgeTerms()
+
+    def layout(self) -> Mapping[str, PartLayout]:
+        return dict.fromkeys(self.full_parts, PartLayout.of(self.primal))
 
     def local_step(self, gradient: Tensor) -> None:
         self._step(gradient)
@@ -55,7 +65,7 @@ class BaseAlgorithm(Algorithm):
 
     def absorb(self, neighbour: str, message: Message) -> None:
         self._require(neighbour)
-        _check_tensors(message, dict.fromkeys(self.parts, self.primal), f"the message from {neighbour}")
+        _check_tensors(message, self.layout(), f"the message from {neighbour}")
         self._take_in(neighbour, message)
         self._absorbed = self._changed = True
 
@@ -84,7 +94,8 @@ class BaseAlgorithm(Algorithm):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """As in the contract; the next message comes from the restored primal and state as they are."""
-        _check_tensors(state, self.state(), "the state")
+        wanted = {name: PartLayout.of(tensor) for name, tensor in self.state().items()}
+        _check_tensors(state, wanted, "the state")
         self._restore(state)
         self._absorbed = False
         self._changed = True
@@ -95,11 +106,11 @@ class BaseAlgorithm(Algorithm):
 
     @abstractmethod
     def _message(self, neighbour: str) -> dict[str, Tensor]:
-        """A new tensor for each of `parts`."""
+        """A new tensor for each part of the layout."""
 
     @abstractmethod
     def _take_in(self, neighbour: str, message: Message) -> None:
-        """Take in a message whose parts, shapes and types were checked."""
+        """Take in a message that is of the layout; UpdateRefused, before any change, if it cannot be."""
 
     def _join(self, neighbour: str) -> None:
         """Make room for a new edge; its terms are known already."""
@@ -123,7 +134,7 @@ class AnchoredAlgorithm(BaseAlgorithm):
     neighbours.
     """
 
-    parts: ClassVar[tuple[str, ...]] = ("message",)
+    full_parts: ClassVar[tuple[str, ...]] = ("message",)
 
     def __init__(self, primal: Tensor, step: LocalStep) -> None:
         super().__init__(primal, step)
@@ -181,15 +192,11 @@ def _check_terms(terms: EdgeTerms) -> None:
         raise AlgorithmError(f"impossible terms of an edge: {terms}")
 
 
-def _check_tensors(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
-    """AlgorithmError unless both hold tensors of the same names, shapes and types."""
+def _check_tensors(given: Mapping[str, Tensor], wanted: Mapping[str, PartLayout], what: str) -> None:
+    """AlgorithmError unless there are tensors of just these names, each of its layout."""
     if given.keys() != wanted.keys():
         raise AlgorithmError(f"{what} holds {sorted(given)} instead of {sorted(wanted)}")
-    for name, tensor in wanted.items():
+    for name, layout in wanted.items():
         found = given[name]
-        if found.shape != tensor.shape or found.dtype != tensor.dtype:
-            raise AlgorithmError(f"{name} of {what} is {_form(found)} instead of {_form(tensor)}")
-
-
-def _form(tensor: Tensor) -> str:
-    return f"{tensor.dtype} {list(tensor.shape)}"
+        if not layout.fits(found):
+            raise AlgorithmError(f"{name} of {what} is {found.dtype} {list(found.shape)} instead of {layout}")

@@ -14,7 +14,7 @@ class Gossip(BaseAlgorithm):
     """Gradient descent; on receipt of a neighbour's model w_j, w <- (w + w_j) / 2."""
 
     name: ClassVar[str] = "gossip"
-    parts: ClassVar[tuple[str, ...]] = ("model",)
+    full_parts: ClassVar[tuple[str, ...]] = ("model",)
 
     def neighbour_model(self, received: Message, sent: Message | None) -> Tensor | None:
         return received["model"]

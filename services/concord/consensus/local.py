@@ -14,7 +14,6 @@ class Local(BaseAlgorithm):
     """Gradient descent; its messages are empty, so there is nothing to send and nothing to take in."""
 
     name: ClassVar[str] = "local"
-    parts: ClassVar[tuple[str, ...]] = ()
 
     def _step(self, gradient: Tensor) -> None:
         self.primal.add_(gradient, alpha=-self.step.rate)

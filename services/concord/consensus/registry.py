@@ -28,7 +28,7 @@ def build_algorithm(options: AlgorithmOptions, primal: Tensor, step: LocalStep) 
     """The algorithm of that name over `primal`, without neighbours yet; JobError for impossible settings."""
     kind = _find(options)
     _check_step(kind, step)
-    return kind(primal, step)
+    return kind.build(options, primal, step)
 
 
 def edge_terms(options: AlgorithmOptions, ours: EdgeEnd, theirs: EdgeEnd) -> EdgeTerms:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from concord.consensus.algorithm import Algorithm
-from concord.errors import CheckpointError
+from concord.errors import CheckpointError, UpdateRefused
 from concord.site.actions import (
     Action,
     Announce,
@@ -142,6 +142,8 @@ class Brain:
         self.counters = _Counters()
         self.metrics: Mapping[str, float] = {}
         self.loss: float | None = None
+        self.refused = 0
+        """Updates of the right layout whose content could not be."""
         self._gradient = gradient
         self._edges: dict[str, _EdgeMemory] = {}
         self._bad_in_a_row = 0
@@ -265,8 +267,13 @@ class Brain:
             if memory.seen is not None and stamp <= memory.seen:
                 continue
             memory.seen = stamp
-            memory.distance = self._distance(memory, update)
-            self.algorithm.absorb(update.header.sender, update.parts)
+            distance = self._distance(memory, update)
+            try:
+                self.algorithm.absorb(update.header.sender, update.parts)
+            except UpdateRefused:
+                self.refused += 1
+                continue
+            memory.distance = distance
             memory.received += 1
             memory.neighbour_round = update.header.round
             memory.absorbed_round = self.counters.round
@@ -317,13 +324,12 @@ class Brain:
 
     def table(self) -> EdgeTable:
         """The edge table as it stands."""
-        size = self.algorithm.primal.numel()
         return EdgeTable(
             federation=self.identity.federation,
             fingerprint=self.identity.fingerprint,
             algorithm=self.algorithm.name,
             incarnation=self.counters.incarnation,
-            layout=dict.fromkeys(self.algorithm.parts, size),
+            layout=self.algorithm.layout(),
             edges={neighbour: memory.edge for neighbour, memory in self._edges.items()},
         )
 

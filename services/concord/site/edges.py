@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from concord.consensus.algorithm import EdgeTerms
+from concord.consensus.algorithm import EdgeTerms, PartLayout
 
 NOTE_EDGES = "edges"
 """Mailbox note: the edge table as JSON, written by the trainer, read by the exchange."""
@@ -37,13 +37,13 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class EdgeTable:
-    """`layout` maps each part of a message to its number of float32 elements; `incarnation` is the trainer's."""
+    """`layout` says what each part of a message is; `incarnation` is the trainer's."""
 
     federation: str
     fingerprint: str
     algorithm: str
     incarnation: int
-    layout: Mapping[str, int]
+    layout: Mapping[str, PartLayout]
     edges: Mapping[str, Edge]
 
     def to_json(self) -> str:
@@ -55,4 +55,5 @@ class EdgeTable:
         """The inverse of `to_json`; KeyError, TypeError or ValueError for anything else."""
         fields = json.loads(text)
         edges = {name: Edge.from_fields(edge) for name, edge in fields.pop("edges").items()}
-        return cls(edges=edges, **fields)
+        layout = {name: PartLayout(**part) for name, part in fields.pop("layout").items()}
+        return cls(edges=edges, layout=layout, **fields)

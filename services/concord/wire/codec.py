@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from concord.consensus.algorithm import EdgeTerms
+from concord.consensus.algorithm import EdgeTerms, PartLayout, payload_bytes
 from concord.errors import RefusalReason, SealError, UpdateRefused
 from concord.sealed import seal, unseal
 from concord.wire.messages import PROTOCOL, Header, Stamp, Update
@@ -29,7 +29,7 @@ _COMPRESSION = "none"
 class Expectation:
     """What an update over one edge must say to be taken in.
 
-    `layout` maps each part to its number of float32 elements; `max_bytes` limits the whole blob.
+    `layout` says what each part is, to the element; `max_bytes` limits the whole blob.
     """
 
     federation: str
@@ -39,13 +39,13 @@ class Expectation:
     receiver: str
     epoch: int
     terms: EdgeTerms
-    layout: Mapping[str, int]
+    layout: Mapping[str, PartLayout]
     max_bytes: int
 
 
-def default_max_bytes(layout: Mapping[str, int]) -> int:
-    """The size limit, in bytes, that any honest update with these float32 parts stays under."""
-    return 4 * sum(layout.values()) + _HEADER_ALLOWANCE
+def default_max_bytes(layout: Mapping[str, PartLayout]) -> int:
+    """The size limit, in bytes, that any honest update with these parts stays under."""
+    return payload_bytes(layout) + _HEADER_ALLOWANCE
 
 
 def encode(update: Update) -> bytes:
@@ -168,19 +168,23 @@ def _require_close(what: str, got: float, right: float) -> None:
         raise UpdateRefused(RefusalReason.TERMS, f"{what} of the edge is {got!r}; this end has {right!r}")
 
 
-def _check_layout(parts: Mapping[str, Tensor], layout: Mapping[str, int]) -> None:
+def _check_layout(parts: Mapping[str, Tensor], layout: Mapping[str, PartLayout]) -> None:
     if parts.keys() != layout.keys():
         detail = f"parts are {str(sorted(parts))[:200]}; {sorted(layout)} is right"
         raise UpdateRefused(RefusalReason.LAYOUT, detail)
-    for name, length in layout.items():
+    for name, right in layout.items():
         part = parts[name]
-        if part.dtype != torch.float32 or part.shape != (length,):
-            detail = f"part {name!r} is {part.dtype} {list(part.shape)}; float32 [{length}] is right"
+        if not right.fits(part):
+            detail = f"part {name!r} is {part.dtype} {list(part.shape)}; {right} is right"
             raise UpdateRefused(RefusalReason.LAYOUT, detail)
 
 
 def _check_finite(parts: Mapping[str, Tensor]) -> None:
     for name, part in parts.items():
         # The extremes of a tensor carry any NaN or infinity in it, and finding them allocates nothing.
-        if part.numel() and not all(math.isfinite(extreme) for extreme in torch.aminmax(part)):
+        if (
+            part.is_floating_point()
+            and part.numel()
+            and not all(math.isfinite(extreme) for extreme in torch.aminmax(part))
+        ):
             raise UpdateRefused(RefusalReason.NOT_FINITE, f"part {name!r} holds NaN or infinity")
