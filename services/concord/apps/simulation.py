@@ -1,0 +1,142 @@
+"""Composition root of a simulation: from a job to virtual sites that hold the same objects as real ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from concord.apps.trainer import build_brain, build_learner, job_edges, job_plan, job_task, mean_weight, split_options
+from concord.consensus.vectors import FlatModel
+from concord.errors import JobError
+from concord.job import Job
+from concord.job.simulation import LinkSection, SimulationSection, SiteFaultsSection
+from concord.job.simulation_checks import edge_names
+from concord.learning.partition import split
+from concord.learning.pooled import train_pooled
+from concord.learning.samples import Samples
+from concord.learning.steps import GradientOptions
+from concord.learning.task import Task
+from concord.simulate.clock import Span
+from concord.simulate.experiment import EdgeKey, Experiment, Scenario, edge_key
+from concord.simulate.faults import Crash, Faults
+from concord.simulate.network import Link
+from concord.simulate.report import Reference
+from concord.simulate.virtual_site import VirtualSite
+from concord.site.brain import Plan
+from concord.site.edges import Edge
+
+_REFERENCE_POINTS = 40
+
+
+def with_seed(job: Job, number: int) -> Job:
+    """The job with other draws: `number` is added to the seeds of training and split."""
+    training = job.training.model_copy(update={"seed": job.training.seed + number})
+    split_section = job.split.model_copy(update={"seed": job.split.seed + number})
+    return job.model_copy(update={"training": training, "split": split_section})
+
+
+def build_experiment(job: Job) -> Experiment:
+    """All sites of a job, ready to run; JobError if the job does not say when to end, or its task cannot be built."""
+    _require_end(job)
+    task, graph = job_task(job), job.topology_graph()
+    edges = {name: job_edges(job, name, graph) for name in job.site_names}
+    return Experiment(
+        _scenario(job, edges),
+        _sites(job, task),
+        edges,
+        task.pool(job.site_names).test,
+        task.headline,
+    )
+
+
+def reference(job: Job, steps: int) -> Reference:
+    """A model trained on all the data in one place, for so many steps."""
+    task, training = job_task(job), job.training
+    curve = train_pooled(
+        task,
+        task.pool(job.site_names),
+        rate=training.learning_rate,
+        steps=steps,
+        options=GradientOptions(training.batch_size, training.momentum, training.weight_decay, training.clip),
+        seed=training.seed,
+        evaluate_every=max(1, steps // _REFERENCE_POINTS),
+    )
+    return Reference(tuple((point.step / steps, point.evaluation.metrics[task.headline]) for point in curve))
+
+
+def _require_end(job: Job) -> None:
+    if job.training.rounds is None and job.training.seconds is None and job.simulation.duration is None:
+        raise JobError("simulation.duration: should be a number of virtual seconds, because training has no end")
+
+
+def _scenario(job: Job, edges: Mapping[str, Mapping[str, Edge]]) -> Scenario:
+    section = job.simulation
+    keys = sorted({edge_key(name, other) for name in edges for other in edges[name]})
+    return Scenario(
+        step_seconds=section.step_seconds,
+        evaluate_every=section.evaluate_every,
+        links={key: _link(section.link(*edge_names(key))) for key in keys},
+        outages={key: _outages(section, key) for key in keys},
+        duration=section.duration,
+        rounds=job.training.rounds,
+        seed=job.training.seed,
+    )
+
+
+def _link(section: LinkSection) -> Link:
+    return Link(section.latency, section.jitter, section.bandwidth, section.loss, section.duplication)
+
+
+def _outages(section: SimulationSection, key: EdgeKey) -> tuple[Span, ...]:
+    """The partitions that cut this edge: by its name, or because one of its ends is inside and one is not."""
+    left, right = key
+    return tuple(
+        Span(partition.start, partition.end)
+        for partition in section.partitions
+        if not set(edge_names(key)).isdisjoint(partition.edges)
+        or (left in partition.sites) != (right in partition.sites)
+    )
+
+
+def _sites(job: Job, task: Task) -> dict[str, VirtualSite]:
+    """One tensor holds the models of all sites, a row each, and one their gradients."""
+    size = sum(one.numel() for one in task.new_model(job.training.seed).parameters() if one.requires_grad)
+    primal, gradient = torch.zeros(len(job.sites), size), torch.zeros(len(job.sites), size)
+    train, weight = _training_samples(job, task), mean_weight(job)
+    sites = {}
+    for row, name in enumerate(job.site_names):
+        own = job.site(name)
+        learner = build_learner(job, task, train[name], own, FlatModel(primal[row], gradient[row]))
+        brain = build_brain(job, own, learner, _quiet(job, job_plan(job, own.local_steps)), {})
+        faults = _faults(job.simulation.faults(name))
+        sites[name] = VirtualSite(brain, learner, faults, own.weight / weight, row)
+    return sites
+
+
+def _training_samples(job: Job, task: Task) -> dict[str, Samples]:
+    """What each site learns from; a pool is dealt out once for all."""
+    options = split_options(job)
+    if task.natural_sites:
+        return {name: task.site_data(name, job.site_names, options).train for name in job.site_names}
+    train = task.pool().train
+    shares = split(train.targets, job.site_names, options)
+    return {name: train.select(indices) for name, indices in shares.items()}
+
+
+def _quiet(job: Job, plan: Plan) -> Plan:
+    """A plan without reports, for which the experiment has its own times; a `duration` replaces other ends."""
+    quiet = replace(plan, evaluate_interval=math.inf, snapshot_interval=math.inf, status_interval=math.inf)
+    return quiet if job.simulation.duration is None else replace(quiet, rounds=None, seconds=None)
+
+
+def _faults(section: SiteFaultsSection) -> Faults:
+    return Faults(
+        speed=section.speed,
+        pauses=tuple(Span(pause.start, pause.end) for pause in section.pauses),
+        crashes=tuple(Crash(crash.at, crash.down) for crash in section.crashes),
+        joins=section.joins,
+        leaves=section.leaves,
+    )
