@@ -79,6 +79,7 @@ class Site:
         rounds: int,
         data: Samples | None = None,
         store: CheckpointStore | None = None,
+        penalty: float = 1.0,
         **plan: Any,
     ) -> None:
         self.post = RecordingPost()
@@ -91,20 +92,22 @@ class Site:
         self.primal = learner.primal
         self.module = learner.module
         self.store = store or CheckpointStore(folder)
-        brain = Brain(
+        edges = {"N2": Edge(1, EdgeTerms(penalty=penalty, averaging=1.0))}
+        self.brain = Brain(
             Identity("federation", "N1", fingerprint(learner.module)),
             Plan(local_steps=4, rounds=rounds, **plan),
             algorithm,
             learner.gradient,
-            {"N2": Edge(1, EdgeTerms(penalty=1.0, averaging=1.0))},
+            edges,
         )
         self.trainer = Trainer(
-            brain,
+            self.brain,
             learner,
             self.post,
             self.store,
             samples(),
             Facts("toy", "accuracy", rounds, {"a": 20, "b": 20, "c": 20}),
+            edges,
             lambda: pack_model(learner.module),
         )
 
@@ -120,6 +123,14 @@ def test_a_resumed_trainer_goes_on_bit_identically(tmp_path: Path) -> None:
     assert torch.equal(resumed.train(), uninterrupted)
     first, last = resumed.post.sent[0].header, resumed.post.sent[-1].header
     assert (first.stamp.incarnation, first.round, last.round) == (2, 6, 12)
+
+
+def test_terms_that_a_new_job_changed_hold_after_a_restart(tmp_path: Path) -> None:
+    Site(tmp_path, rounds=3).train()
+    changed = Site(tmp_path, rounds=4, penalty=7.0)
+    changed.train()
+    assert changed.post.sent[-1].header.penalty == 7.0
+    assert changed.brain.table().edges["N2"].terms.penalty == 7.0
 
 
 def test_a_checkpoint_that_was_torn_costs_the_rounds_since_the_one_before(tmp_path: Path) -> None:

@@ -14,18 +14,17 @@ import torch
 from fastapi import FastAPI
 
 import concord
-from concord.apps.background import Background, Ready
+from concord.apps.background import Ready
 from concord.apps.exchange import ExchangeService, create_exchange, exchange_settings
 from concord.apps.inference import InferenceService, create_inference
 from concord.apps.serve import Server, bind
 from concord.apps.trainer import (
-    READY_TIMEOUT,
     build_trainer,
     carrying,
     job_predictor,
     job_task,
     keeping_checkpoints,
-    stop_signals,
+    train_beside,
 )
 from concord.job import Job
 from concord.mailbox.redis import RedisMailbox
@@ -55,14 +54,7 @@ def run(job: Job, settings: Settings) -> None:
         await mailbox.close()
         await shelf.close()
 
-    with stop_signals() as stop:
-        background = Background(serve, on_exit=stop.set)
-        background.start(READY_TIMEOUT)
-        try:
-            with keeping_checkpoints():
-                trainer.run(stop)
-        finally:
-            background.stop(READY_TIMEOUT)
+    train_beside(serve, trainer)
 
 
 def create_app(exchange: ExchangeService, inference: InferenceService) -> FastAPI:

@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 
-from concord.apps.background import Background, Ready
+from concord.apps.background import Background, Ready, Service
 from concord.apps.processors import training_threads
 from concord.consensus.algorithm import EdgeEnd, LocalStep
 from concord.consensus.graph import Topology
@@ -77,13 +77,15 @@ def build_trainer(job: Job, settings: Settings, task: Task, post: Post) -> Train
     own = job.site(settings.site)
     data = task.site_data(own.name, job.site_names, split_options(job))
     learner = build_learner(job, task, data.train, own)
+    edges = job_edges(job, own.name)
     return Trainer(
-        brain=build_brain(job, own, learner, job_plan(job, own.local_steps), job_edges(job, own.name)),
+        brain=build_brain(job, own, learner, job_plan(job, own.local_steps), edges),
         learner=learner,
         post=post,
         store=CheckpointStore(settings.state_dir, keep=job.checkpoint.keep),
         evaluation=data.validation,
         facts=Facts(task.name, task.headline, job.training.rounds, _class_counts(task, data)),
+        edges=edges,
         pack=partial(pack_model, learner.module),
         weight=own.weight / mean_weight(job),
     )
@@ -153,8 +155,13 @@ def run(job: Job, settings: Settings) -> None:
             ready()
             await stop.wait()
 
+    train_beside(carry, trainer)
+
+
+def train_beside(service: Service, trainer: Trainer) -> None:
+    """Train in this thread, which must be the main one, with `service` in another, until SIGTERM or SIGINT."""
     with stop_signals() as stop:
-        background = Background(carry, on_exit=stop.set)
+        background = Background(service, on_exit=stop.set)
         background.start(READY_TIMEOUT)
         try:
             with keeping_checkpoints():

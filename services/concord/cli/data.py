@@ -21,7 +21,7 @@ def class_counts(job: Job) -> dict[str, dict[str, int]]:
     return {row.site: {name: count for name, count in zip(names, row.counts, strict=True) if count} for row in rows}
 
 
-def test_sample(job: Job, index: int) -> tuple[Tensor, str]:
+def held_out_sample(job: Job, index: int) -> tuple[Tensor, str]:
     """One input of the test set, and what is right for it as text; JobError if there is no such sample."""
     task = job_task(job)
     test = task.pool(job.site_names).test

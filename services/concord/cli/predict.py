@@ -107,9 +107,9 @@ def _address(url: str | None, site: str | None) -> str:
 
 
 def _sample(job: Path | None, index: int) -> tuple[object, str]:
-    from concord.cli.data import test_sample  # takes torch
+    from concord.cli.data import held_out_sample  # takes torch
 
-    inputs, truth = test_sample(load_job(job or require_run_file(os.environ).job), index)
+    inputs, truth = held_out_sample(load_job(job or require_run_file(os.environ).job), index)
     return [inputs.tolist()], truth
 
 

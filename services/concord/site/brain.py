@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +37,8 @@ from concord.site.events import (
     Reincarnated,
     UpdatesArrived,
 )
-from concord.site.status import EdgeStatus, Phase, Progress
+from concord.site.ledger import Counters, EdgeMemory, Timer
+from concord.site.status import Phase, Progress
 from concord.wire.messages import Header, Stamp, Update
 
 
@@ -71,56 +71,6 @@ class Plan:
     max_bad_steps: int = 20
 
 
-@dataclass(slots=True)
-class _EdgeMemory:
-    """What the brain remembers of one edge besides what the algorithm does."""
-
-    edge: Edge
-    sequence: int = 0
-    seen: Stamp | None = None
-    sent: int = 0
-    received: int = 0
-    neighbour_round: int | None = None
-    absorbed_round: int = 0
-    absorbed_at: float | None = None
-    distance: float | None = None
-    last_sent: dict[str, Tensor] | None = None
-
-
-@dataclass(slots=True)
-class _Timer:
-    """Due once per interval, counted from when it last rang."""
-
-    interval: float
-    rang: float | None = None
-
-    def due(self, at: float) -> bool:
-        if self.rang is not None and at - self.rang < self.interval:
-            return False
-        self.rang = at
-        return True
-
-
-@dataclass(slots=True)
-class _Timers:
-    evaluate: _Timer
-    checkpoint: _Timer
-    snapshot: _Timer
-    status: _Timer
-
-
-@dataclass(slots=True)
-class _Counters:
-    incarnation: int = 0
-    round: int = 0
-    step: int = 0
-    samples: int = 0
-    version: int = 0
-    bad_steps: int = 0
-    rollbacks: int = 0
-    elapsed: float = 0.0
-
-
 class Brain:
     """Drives one algorithm over one site's edges.
 
@@ -139,25 +89,23 @@ class Brain:
         self.plan = plan
         self.algorithm = algorithm
         self.phase = Phase.TRAINING
-        self.counters = _Counters()
+        self.counters = Counters()
         self.metrics: Mapping[str, float] = {}
         self.loss: float | None = None
         self.refused = 0
         """Updates of the right layout whose content could not be."""
         self._gradient = gradient
-        self._edges: dict[str, _EdgeMemory] = {}
+        self._edges: dict[str, EdgeMemory] = {}
         self._bad_in_a_row = 0
         self._booted_at = 0.0
         self._round_began = 0.0
         self._elapsed_before = 0.0
-        self._timers = _Timers(
-            evaluate=_Timer(plan.evaluate_interval),
-            checkpoint=_Timer(plan.checkpoint_interval),
-            snapshot=_Timer(plan.snapshot_interval),
-            status=_Timer(plan.status_interval),
-        )
+        self._evaluate = Timer(plan.evaluate_interval)
+        self._checkpoint = Timer(plan.checkpoint_interval)
+        self._snapshot = Timer(plan.snapshot_interval)
+        self._status = Timer(plan.status_interval)
         for neighbour, edge in edges.items():
-            self._add(neighbour, edge)
+            self._keep(neighbour, EdgeMemory(edge))
 
     def handle(self, event: Event) -> list[Action]:
         """Take in one event; the actions are to be carried out in order."""
@@ -207,18 +155,17 @@ class Brain:
         )
 
     def _end_round(self, at: float) -> list[Action]:
-        timers = self._timers
         actions: list[Action] = []
         if self.algorithm.parts:
             actions.append(self._publish())
-        snapshot = timers.snapshot.due(at)
-        if timers.evaluate.due(at) or snapshot:
+        snapshot = self._snapshot.due(at)
+        if self._evaluate.due(at) or snapshot:
             actions.append(Evaluate())
         if snapshot:
             actions.append(self._next_snapshot())
-        if timers.checkpoint.due(at):
+        if self._checkpoint.due(at):
             actions.append(SaveCheckpoint())
-        if timers.status.due(at):
+        if self._status.due(at):
             actions.append(ReportStatus())
         rest = self._round_began + self.plan.pace - at
         self._round_began = at + max(0.0, rest)
@@ -236,7 +183,7 @@ class Brain:
     def _publish(self) -> Publish:
         return Publish([self._outgoing(neighbour, memory) for neighbour, memory in self._edges.items()])
 
-    def _outgoing(self, neighbour: str, memory: _EdgeMemory) -> Update:
+    def _outgoing(self, neighbour: str, memory: EdgeMemory) -> Update:
         parts = self.algorithm.outgoing(neighbour)
         memory.sequence += 1
         memory.sent += 1
@@ -280,7 +227,7 @@ class Brain:
             memory.absorbed_at = event.at
         return []
 
-    def _distance(self, memory: _EdgeMemory, update: Update) -> float | None:
+    def _distance(self, memory: EdgeMemory, update: Update) -> float | None:
         """|w_i - w_j| / |w_i|, with the neighbour's model read off the two newest messages of the edge."""
         model = self.algorithm.neighbour_model(update.parts, memory.last_sent)
         if model is None:
@@ -293,7 +240,7 @@ class Brain:
     def _boot(self, event: Booted) -> list[Action]:
         self._booted_at = self._round_began = event.at
         self._elapsed_before = self.counters.elapsed
-        for timer in (self._timers.evaluate, self._timers.checkpoint):
+        for timer in (self._evaluate, self._checkpoint):
             timer.rang = event.at
         return self._begin_life(event.incarnation)
 
@@ -310,15 +257,15 @@ class Brain:
         for neighbour, edge in event.edges.items():
             memory = self._edges.get(neighbour)
             if memory is None:
-                self._add(neighbour, edge)
+                self._keep(neighbour, EdgeMemory(edge))
             elif memory.edge != edge:
                 self.algorithm.change_epoch(neighbour, edge.terms)
                 memory.edge = edge
         return [Announce(self.table())]
 
-    def _add(self, neighbour: str, edge: Edge) -> None:
-        self.algorithm.add_neighbour(neighbour, edge.terms)
-        self._edges[neighbour] = _EdgeMemory(edge)
+    def _keep(self, neighbour: str, memory: EdgeMemory) -> None:
+        self.algorithm.add_neighbour(neighbour, memory.edge.terms)
+        self._edges[neighbour] = memory
 
     # --- what is known ---------------------------------------------------------------------------------------
 
@@ -351,20 +298,7 @@ class Brain:
             bad_steps=counters.bad_steps,
             rollbacks=counters.rollbacks,
             version=counters.version,
-            edges={name: self._edge_status(memory, at) for name, memory in self._edges.items()},
-        )
-
-    def _edge_status(self, memory: _EdgeMemory, at: float) -> EdgeStatus:
-        heard = memory.absorbed_at is not None
-        return EdgeStatus(
-            epoch=memory.edge.epoch,
-            penalty=memory.edge.terms.penalty,
-            sent=memory.sent,
-            received=memory.received,
-            neighbour_round=memory.neighbour_round,
-            staleness_rounds=self.counters.round - memory.absorbed_round if heard else None,
-            staleness_seconds=at - memory.absorbed_at if memory.absorbed_at is not None else None,
-            consensus_distance=memory.distance,
+            edges={name: memory.status(counters.round, at) for name, memory in self._edges.items()},
         )
 
     # --- checkpoint ------------------------------------------------------------------------------------------
@@ -373,9 +307,8 @@ class Brain:
         """Tensors (primal and algorithm) and a JSON memo (counters, edges) that together restore this brain."""
         tensors = {f"algorithm.{name}": tensor for name, tensor in self.algorithm.state().items()}
         tensors["primal"] = self.algorithm.primal.clone()
-        counters = {name: getattr(self.counters, name) for name in _Counters.__slots__}
-        edges = {name: _edge_memo(memory) for name, memory in self._edges.items()}
-        return tensors, json.dumps({"counters": counters, "edges": edges, "metrics": dict(self.metrics)})
+        edges = {name: memory.memo() for name, memory in self._edges.items()}
+        return tensors, json.dumps({"counters": asdict(self.counters), "edges": edges, "metrics": dict(self.metrics)})
 
     def load_state(self, tensors: Mapping[str, Tensor], memo: str) -> None:
         """The inverse of `state`; the checkpoint's edges replace those of the job file.
@@ -390,10 +323,9 @@ class Brain:
             self.algorithm.remove_neighbour(neighbour)
         self._edges.clear()
         for neighbour, edge_memo in fields["edges"].items():
-            self._restore_edge(neighbour, edge_memo)
+            self._keep(neighbour, EdgeMemory.from_memo(edge_memo))
         self.load_model(tensors)
-        for name, value in fields["counters"].items():
-            setattr(self.counters, name, value)
+        self.counters = Counters(**fields["counters"])
         self.metrics = fields["metrics"]
         self.phase = Phase.FINISHED if self._is_done() else Phase.TRAINING
 
@@ -409,11 +341,3 @@ class Brain:
         """Count a rollback that has just been carried out."""
         self.counters.rollbacks += 1
         self._bad_in_a_row = 0
-
-    def _restore_edge(self, neighbour: str, memo: Mapping[str, Any]) -> None:
-        self._add(neighbour, Edge.from_fields(memo["edge"]))
-        self._edges[neighbour].seen = Stamp.parse(memo["seen"]) if memo["seen"] is not None else None
-
-
-def _edge_memo(memory: _EdgeMemory) -> dict[str, object]:
-    return {"edge": asdict(memory.edge), "seen": str(memory.seen) if memory.seen is not None else None}

@@ -30,7 +30,8 @@ from concord.site.actions import (
     SaveCheckpoint,
 )
 from concord.site.brain import Brain
-from concord.site.events import Booted, Evaluated, GradientComputed, Reincarnated, UpdatesArrived
+from concord.site.edges import Edge
+from concord.site.events import Booted, EdgesChanged, Evaluated, GradientComputed, Reincarnated, UpdatesArrived
 from concord.site.ports import Snapshot
 from concord.site.post import Post
 from concord.site.status import Phase, SiteStatus
@@ -58,8 +59,9 @@ class Facts:
 class Trainer:
     """One site's training, from boot to the last round, and the reports after it.
 
-    `pack` gives the present model as a sealed blob. `evaluation` is the data the metrics are taken on. `weight`
-    scales the site's gradients: how much it counts in the result, 1 being an equal share.
+    `edges` are the site's as decided now, whatever a checkpoint says. `pack` gives the present model as a sealed blob.
+    `evaluation` is the data the metrics are taken on. `weight` scales the site's gradients: how much it counts in the
+    result, 1 being an equal share.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Trainer:
         store: CheckpointStore,
         evaluation: Samples,
         facts: Facts,
+        edges: Mapping[str, Edge],
         pack: Callable[[], bytes],
         weight: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
@@ -81,6 +84,7 @@ class Trainer:
         self._store = store
         self._evaluation = evaluation
         self._facts = facts
+        self._edges = edges
         self._pack = pack
         self._weight = weight
         self._clock = clock
@@ -116,6 +120,7 @@ class Trainer:
         if checkpoint is not None:
             self._brain.load_state(checkpoint.tensors, checkpoint.metadata[_MEMO])
             self._learner.load_state(_without_prefix(checkpoint.tensors, _LEARNER))
+            self._brain.handle(EdgesChanged(self._clock(), self._edges))
             log.info("resumed at round %d", self._brain.counters.round)
         incarnation = self._store.next_incarnation(self._brain.counters.incarnation)
         self._perform(self._brain.handle(Booted(self._clock(), incarnation)))
