@@ -323,10 +323,45 @@ def test_sm_ecl_lets_anchors_ride_along_only_while_their_edge_is_fresh() -> None
         before = algorithm.state()["anchor/a"]
         algorithm.local_step(slope)
         ridden.append(not torch.equal(algorithm.state()["anchor/a"], before))
-    # After 160 steps and 40 messages the interval is (168 + steps) / 42; the silence, which is 4 steps old
-    # already, outlasts five of those after the 19th of the steps that follow.
-    assert ridden == [number < 19 for number in range(40)]
-    assert float(algorithm.state()["horizon"]) == 10 * ((160 + 18 + 8) / 42)
+    # The last of 40 messages came after 156 steps: the interval is 164 / 42, and the silence, which is 4 steps
+    # old already, outlasts five of those after the 16th of the steps that follow.
+    assert ridden == [number < 16 for number in range(40)]
+    assert float(algorithm.state()["horizon"]) == 10 * (164 / 42)
+
+
+@pytest.mark.parametrize("messages", [0, 1, 3, 50])
+def test_sm_ecl_gates_a_neighbour_gone_for_ever_however_few_its_messages(messages: int) -> None:
+    algorithm = build("sm-ecl", "gone", "there")
+    slope = torch.ones(3, dtype=torch.float64)
+    ridden = []
+    for number in range(messages + 30):
+        algorithm.absorb("there", message_like(algorithm, 0.0))
+        if number < messages:
+            algorithm.absorb("gone", message_like(algorithm, 0.0))
+        for _ in range(STEP.steps):
+            before = algorithm.state()["anchor/gone"]
+            algorithm.local_step(slope)
+            ridden.append(not torch.equal(algorithm.state()["anchor/gone"], before))
+    # A message per round: the interval is K, but for the last having come at the round's beginning.
+    arrived = max(0, messages - 1) * STEP.steps
+    interval = (arrived + 2 * STEP.steps) / (2 + messages)
+    still = arrived + math.floor(5 * interval) + 1
+    assert all(ridden[1:still])  # at the first step the velocity is zero
+    assert not any(ridden[still:])
+    assert torch.isfinite(algorithm.primal).all()
+
+
+def test_sm_ecl_rides_along_again_with_a_neighbour_that_returns() -> None:
+    algorithm = build("sm-ecl", "back")
+    slope = torch.ones(3, dtype=torch.float64)
+    for _ in range(100):
+        algorithm.local_step(slope)
+    still = algorithm.state()["anchor/back"]
+    algorithm.absorb("back", message_like(algorithm, 0.0))
+    taken = algorithm.state()["anchor/back"]
+    algorithm.local_step(slope)
+    assert not torch.equal(still, taken)
+    assert not torch.equal(taken, algorithm.state()["anchor/back"])
 
 
 # State

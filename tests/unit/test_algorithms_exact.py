@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from concord.consensus.algorithm import LocalStep
+from concord.consensus.algorithm import EdgeEnd, LocalStep
 from concord.consensus.graph import Topology, build_topology
-from concord.consensus.registry import AlgorithmOptions
+from concord.consensus.registry import AlgorithmOptions, edge_terms
 from fleet import Fleet, Link, Pace, Quadratics
 
 SITES = tuple(f"N{number}" for number in range(1, 9))
@@ -135,6 +135,25 @@ def test_a_silent_neighbours_data_still_counts(problem: Quadratics, options: Alg
     fleet.asleep.add("N3")
     fleet.run(3000)
     assert float((fleet.models() - problem.optimum()).abs().max()) <= 1e-9
+
+
+@pytest.mark.parametrize("heard", [0, 1, 3, 50])
+def test_a_neighbour_gone_for_ever_leaves_a_still_pull(problem: Quadratics, heard: int) -> None:
+    """However little was heard of it its anchors stop: the rest reach the optimum of their data and two springs."""
+    options = AlgorithmOptions("sm-ecl")
+    fleet = fleet_on(problem, options, pace=Pace())
+    while any(fleet.algorithm(near).state()["arrivals/N3"][1] < heard for near in ("N2", "N4")):
+        fleet.run(1)
+    fleet.asleep.add("N3")
+    fleet.run(6000)
+    rest = [site for site in SITES if site != "N3"]
+    end = EdgeEnd(STEP, 2)
+    penalty = edge_terms(options, end, end).penalty
+    curvature = sum(problem.curvatures[site] for site in rest) + 2 * penalty * torch.eye(DIM, dtype=torch.float64)
+    anchors = sum(fleet.algorithm(near).state()["anchor/N3"] for near in ("N2", "N4"))
+    pull = sum(problem.curvatures[site] @ problem.centres[site] for site in rest) + penalty * anchors
+    target = torch.linalg.solve(curvature, pull)
+    assert float((fleet.models(rest) - target).abs().max()) <= 1e-9
 
 
 @exact

@@ -46,7 +46,7 @@ def ecl(penalty: Callable[[str, str], float], theta: float) -> Reference:
 
 
 def sm_ecl(graph: Topology, problem: Quadratics) -> Models:
-    """A message arrives every K steps: the interval is (steps + 2K) / (2 + messages), every edge fresh."""
+    """A message arrives every K steps: the interval as of the last is always K, and every edge is fresh."""
     eta = {
         (i, j): 1 / (MU * (K - 1) / 2 * max(graph.degree(i), graph.degree(j)))
         for i in SITES
@@ -56,7 +56,6 @@ def sm_ecl(graph: Topology, problem: Quadratics) -> Models:
     u = dict.fromkeys(eta, START)
     beta = 1 - 1 / (6 * K)
     for tick in range(TICKS):
-        interval = (tick + 2 * K) / (2 + tick // K)
         for i in SITES:
             near = graph.neighbours(i)
             q[i] = beta * q[i] + (1 - beta) * problem.gradients[i](w[i])
@@ -64,7 +63,7 @@ def sm_ecl(graph: Topology, problem: Quadratics) -> Models:
                 u[i, j] = u[i, j] + 0.9 * v[i]
             pull = sum(eta[i, j] * u[i, j] for j in near)
             new = w[i] / 2 + (pull - q[i]) / sum(eta[i, j] for j in near) / 2
-            v[i] = v[i] + (new - w[i] - v[i]) / (10 * interval)
+            v[i] = v[i] + (new - w[i] - v[i]) / (10 * K)
             w[i] = new
         if (tick + 1) % K == 0:
             u = {(i, j): 2 * w[j] - u[j, i] for i, j in u}

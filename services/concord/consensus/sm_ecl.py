@@ -5,7 +5,7 @@ with that motion, and the gradient is averaged over more than one round while w 
 anchors.
 
 Legend: w, g, u_ij, mu, eta, K, E_i as in `ecl`; q smoothed gradient, v velocity of the common motion, I_ij
-measured interval between messages in own steps. One local step:
+measured interval between messages in own steps, taken anew with each of them. One local step:
 
     q    <- beta q + (1 - beta) g                              beta = 1 - 1 / (6 K)
     u_ij <- u_ij + c v                                         c = 0.9; only while the edge is fresh
@@ -53,8 +53,12 @@ class _Arrivals:
     silent: int = 0
 
     def interval(self, round_steps: int) -> float:
-        """I_ij: own steps between messages, from `round_steps` before any came to what is measured."""
-        return (self.steps + 2 * round_steps) / (2 + self.accepted)
+        """I_ij: own steps between messages, from `round_steps` before any came to what is measured.
+
+        As it was at the last message: if it grew with the silence, five of it would outlast any silence on an
+        edge with few messages, and the anchor of a neighbour that is gone would ride along for ever.
+        """
+        return (self.steps - self.silent + 2 * round_steps) / (2 + self.accepted)
 
 
 class SmEcl(AnchoredAlgorithm):
