@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from concord import __version__
-from concord.cli import demo, doctor, predict, processes, status, up, validate
+from concord.cli import demo, doctor, predict, processes, simulate, status, up, validate
 from concord.cli.render import exit_code, print_error
 from concord.errors import ConcordError
 
@@ -20,6 +20,7 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     predict.register,
     processes.register,
     up.register,
+    simulate.register,
     demo.register,
 )
 """Each adds its commands to the application, in the order in which `--help` lists them."""

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 
 from concord.learning.samples import Samples
 from concord.learning.steps import StepResult
 from concord.simulate.clock import Agenda, Rank, Span
-from concord.simulate.network import Lane, Link
+from concord.simulate.network import Lane, Link, Traffic
 from concord.simulate.virtual_site import VirtualSite
 from concord.site.edges import Edge
 
@@ -64,17 +64,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What an experiment left behind; `messages` counts the updates put on the lanes, `rounds` the rounds of senders.
+    """What an experiment left behind.
 
-    `gave_up` names sites whose gradient stayed not finite. A lane is one direction of an edge.
+    `gave_up` names sites whose gradient stayed not finite; `traffic` is the sum over both directions of all edges.
     """
 
     rows: tuple[Row, ...]
     gave_up: tuple[str, ...]
-    messages: int
-    lost: int
-    bytes: int
-    lane_rounds: int
+    traffic: Traffic
 
 
 class Experiment:
@@ -276,14 +273,11 @@ class Experiment:
         )
 
     def _result(self) -> Run:
-        traffic = [lane.traffic for lane in self._lanes.values()]
+        counts = [astuple(lane.traffic) for lane in self._lanes.values()]
         return Run(
             rows=tuple(self._rows),
             gave_up=tuple(name for name, site in self._sites.items() if site.gave_up),
-            messages=sum(one.sent for one in traffic),
-            lost=sum(one.lost for one in traffic),
-            bytes=sum(one.bytes for one in traffic),
-            lane_rounds=sum(self._sites[sender].brain.counters.round for sender, _ in self._lanes),
+            traffic=Traffic(*(sum(column) for column in zip(*counts, strict=True))),
         )
 
     def _lane(self, sender: str, receiver: str) -> Lane:

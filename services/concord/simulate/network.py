@@ -43,8 +43,12 @@ class Link:
 
 @dataclass(slots=True)
 class Traffic:
-    """Counts of one lane; `bytes` are those of the tensors sent, lost ones included."""
+    """Counts of one lane: updates posted, put on the link, lost on it, and refused before.
 
+    `bytes` are those of the tensors put on the link, lost ones included.
+    """
+
+    posted: int = 0
     sent: int = 0
     bytes: int = 0
     lost: int = 0
@@ -82,6 +86,7 @@ class Lane:
 
         One that is not finite goes no further, because a deployed site would refuse it.
         """
+        self.traffic.posted += 1
         if not _is_finite(update):
             self.traffic.refused += 1
             return

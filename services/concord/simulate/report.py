@@ -53,7 +53,7 @@ class Summary:
 
     `mean` is over sites and seeds, `worst` the lowest of any site and seed, `spread` the standard deviation of the
     seeds' means (None for one seed), `reference` the mean over seeds. `bytes_per_round` is what a site sends over one
-    edge in one round, in bytes, averaged over all.
+    edge in one round, in bytes of tensors, averaged over all.
     """
 
     mean: float
@@ -77,13 +77,13 @@ def summarise(point: Point) -> Summary:
     ends = [last_rows(one.run) for one in point.runs]
     means = [fmean(row.metric for row in rows) for rows in ends]
     references = [one.reference.final for one in point.runs if one.reference is not None]
-    lane_rounds = sum(one.run.lane_rounds for one in point.runs)
+    posted = sum(one.run.traffic.posted for one in point.runs)
     return Summary(
         mean=fmean(means),
         worst=min(row.metric for rows in ends for row in rows),
         spread=stdev(means) if len(means) > 1 else None,
         reference=fmean(references) if references else None,
-        bytes_per_round=sum(one.run.bytes for one in point.runs) / lane_rounds if lane_rounds else 0.0,
+        bytes_per_round=sum(one.run.traffic.bytes for one in point.runs) / posted if posted else 0.0,
         rounds=fmean(row.round for rows in ends for row in rows),
         seconds=fmean(rows[0].seconds for rows in ends),
         gave_up=sum(len(one.run.gave_up) for one in point.runs),
@@ -135,7 +135,7 @@ def _seed(one: SeedRun) -> dict[str, object]:
         "seed": one.seed,
         "sites": {row.site: {"metric": row.metric, "loss": row.loss, "step": row.step} for row in last_rows(run)},
         "gave_up": list(run.gave_up),
-        "messages": {"sent": run.messages, "lost": run.lost, "bytes": run.bytes},
+        "traffic": asdict(run.traffic),
         "reference": {"final": reference.final, "curve": reference.curve} if reference else None,
     }
 
