@@ -99,13 +99,13 @@ class RedisLink:
         with self._translated():
             return await self._ask(*words)
 
-    async def together(self, commands: Sequence[tuple[Word, ...]]) -> None:
-        """Several small commands in one round trip, of which all happen or none."""
+    async def together(self, commands: Sequence[tuple[Word, ...]]) -> list[object]:
+        """The answers to several commands in one round trip, with nothing between them; all happen or none."""
         with self._translated():
             async with self._client.pipeline(transaction=True) as pipeline:
                 for words in commands:
                     pipeline.execute_command(*words)
-                await pipeline.execute()
+                return list(await pipeline.execute())
 
     async def ticket(self, stream: str) -> str:
         """The id of a stream's newest entry."""

@@ -57,6 +57,17 @@ def slot(sequence: int, blob: bytes = b"", epoch: int = 1, incarnation: int = 1)
     return Slot(Stamp(epoch, incarnation, sequence), blob or str(sequence).encode())
 
 
+@pytest.mark.parametrize("size", [0, 1, 1 << 16, (1 << 16) + 1, 3_000_000])
+async def test_an_update_of_any_size_comes_out_as_it_went_in(mailbox: Mailbox, size: int) -> None:
+    blob = bytes(size)
+    await mailbox.put(Box.INBOX, "N2", Slot(Stamp(1, 1, 1), b"before"))
+    await mailbox.put(Box.INBOX, "N2", Slot(Stamp(1, 1, 2), blob))
+    await mailbox.put(Box.INBOX, "N3", Slot(Stamp(1, 1, 1), b"small"))
+    found = await mailbox.collect(Box.INBOX, {"N2": None, "N3": None, "N4": None})
+    assert found == {"N2": Slot(Stamp(1, 1, 2), blob), "N3": Slot(Stamp(1, 1, 1), b"small")}
+    assert await mailbox.read(Box.INBOX, "N2", Stamp(1, 1, 2)) is None
+
+
 async def test_an_empty_slot_reads_as_none(mailbox: Mailbox) -> None:
     assert await mailbox.read(Box.INBOX, "N2") is None
     assert await mailbox.collect(Box.INBOX, {"N2": None, "N3": Stamp(1, 1, 1)}) == {}

@@ -147,6 +147,7 @@ async def test_every_key_is_under_the_sites_prefix_and_in_one_cluster_slot(
     await shelf.publish(snapshot(1, b"model"))
     await shelf.close()
     assert {key.decode() for key in await redis.keys()} == {
+        "concord:{digits:N1}:blob:inbox:N2",
         "concord:{digits:N1}:inbox:N2",
         "concord:{digits:N1}:ledger",
         "concord:{digits:N1}:news:inbox",
@@ -155,6 +156,14 @@ async def test_every_key_is_under_the_sites_prefix_and_in_one_cluster_slot(
         "concord:{digits:N1}:snapshot:1",
         "concord:{digits:N1}:snapshots",
     }
+
+
+async def test_a_large_update_that_is_refused_leaves_nothing_behind(mailbox: RedisMailbox, redis: Redis) -> None:
+    large = b"x" * 200_000
+    await mailbox.put(Box.INBOX, "N2", slot(2, large))
+    keys = await redis.keys()
+    assert not (await mailbox.put(Box.INBOX, "N2", slot(1, large))).stored
+    assert sorted(await redis.keys()) == sorted(keys)
 
 
 async def test_sites_in_one_redis_are_apart(mailbox: RedisMailbox, server: EmbeddedServer) -> None:

@@ -25,8 +25,16 @@ class MailboxKeys:
         return site_prefix(self.federation, self.site)
 
     def slot(self, box: Box, neighbour: str) -> str:
-        """Hash: `epoch`, `incarnation`, `sequence` (decimal) and `blob` of the newest update."""
+        """Hash: `epoch`, `incarnation`, `sequence` (decimal) of the newest update."""
         return f"{self.prefix}:{box}:{neighbour}"
+
+    def blob(self, box: Box, neighbour: str) -> str:
+        """String: the newest update itself, there as long as its slot is."""
+        return f"{self.prefix}:blob:{box}:{neighbour}"
+
+    def staged(self, token: str) -> str:
+        """String: a large update on its way into a slot; it expires by itself if that never happens."""
+        return f"{self.prefix}:staged:{token}"
 
     def news(self, box: Box) -> str:
         """Stream of at most one entry, added by every stored put; its newest id is the box's ticket."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from importlib import resources
 from typing import cast
@@ -14,6 +15,10 @@ from concord.wire.messages import Stamp
 
 _NOTHING_SEEN = ("-1", "-1", "-1")
 _NO_ROOM = -1
+_INLINE_BYTES = 1 << 16
+"""A longer blob goes in and out beside the script: passing it through Lua would copy it twice on the way."""
+_STAGED_MS = 60_000
+"""How long a blob that never got into its slot stays, in milliseconds."""
 
 
 class RedisMailbox:
@@ -38,8 +43,14 @@ class RedisMailbox:
         """See the port; MailboxError if the slot or the mailbox would grow over its limit."""
         self._limits.check_slot(len(slot.blob))
         lifetime = max(1, round(self._limits.ttl_seconds * 1000))
-        keys = [self.keys.slot(box, neighbour), self.keys.news(box), self.keys.ledger]
-        args: list[Word] = [*_words(slot.stamp), slot.blob, lifetime, self._limits.max_total_bytes]
+        staged = self.keys.staged(secrets.token_hex(8))
+        beside = not 0 < len(slot.blob) <= _INLINE_BYTES
+        if beside:
+            await self._link.command("SET", staged, slot.blob, "PX", _STAGED_MS)
+        names = (self.keys.slot(box, neighbour), self.keys.news(box), self.keys.ledger)
+        keys = [*names, self.keys.blob(box, neighbour), staged]
+        blob = b"" if beside else slot.blob
+        args: list[Word] = [*_words(slot.stamp), blob, lifetime, self._limits.max_total_bytes]
         answer = cast("tuple[int, bytes, bytes, bytes]", await self._link.run(_PUT_NEWEST, keys, args))
         outcome, *newest = answer
         if outcome == _NO_ROOM:
@@ -54,14 +65,31 @@ class RedisMailbox:
         """See the port."""
         if not seen:
             return {}
-        keys = [self.keys.slot(box, neighbour) for neighbour in seen]
-        args = [word for stamp in seen.values() for word in _words(stamp)]
-        found = cast("list[list[bytes] | None]", await self._link.run(_COLLECT, keys, args))
-        return {
-            neighbour: Slot(_stamp(fields[:3]), fields[3])
-            for neighbour, fields in zip(seen, found, strict=True)
-            if fields
-        }
+        keys = [key for name in seen for key in (self.keys.slot(box, name), self.keys.blob(box, name))]
+        args: list[Word] = [word for stamp in seen.values() for word in _words(stamp)]
+        answer = await self._link.run(_COLLECT, keys, [*args, _INLINE_BYTES])
+        found = cast("list[list[bytes] | None]", answer)
+        slots = {name: Slot(_stamp(fields[:3]), fields[3]) for name, fields in zip(seen, found, strict=True) if fields}
+        for name in [name for name, slot in slots.items() if not slot.blob]:
+            fetched = await self._fetch(box, name)
+            if fetched is None:
+                del slots[name]
+            else:
+                slots[name] = fetched
+        return slots
+
+    async def _fetch(self, box: Box, neighbour: str) -> Slot | None:
+        """A slot whatever its size; the stamp may be newer than it was a moment ago, but it is that of the blob."""
+        stamp, blob = await self._link.together(
+            [
+                ("HMGET", self.keys.slot(box, neighbour), "epoch", "incarnation", "sequence"),
+                ("GET", self.keys.blob(box, neighbour)),
+            ]
+        )
+        fields = cast("list[bytes | None]", stamp)
+        if blob is None or fields[0] is None:
+            return None
+        return Slot(_stamp(cast("list[bytes]", fields)), cast("bytes", blob))
 
     async def ticket(self, box: Box) -> str:
         """See the port."""
@@ -74,7 +102,9 @@ class RedisMailbox:
     async def discard(self, box: Box, neighbour: str) -> None:
         """See the port."""
         slot = self.keys.slot(box, neighbour)
-        await self._link.together([("DEL", slot), ("HDEL", self.keys.ledger, slot)])
+        await self._link.together(
+            [("DEL", slot, self.keys.blob(box, neighbour)), ("HDEL", self.keys.ledger, slot)],
+        )
 
     async def write_note(self, name: str, text: str) -> None:
         """See the port."""

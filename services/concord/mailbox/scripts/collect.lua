@@ -1,9 +1,14 @@
 -- Read those slots that hold something newer than what the caller has seen.
 --
--- KEYS[i]  hash  a slot: epoch, incarnation, sequence, blob
--- ARGV[3i-2..3i]  epoch, incarnation, sequence of what was seen of KEYS[i], decimal; -1 three times for nothing
+-- KEYS[2i-1]  hash    a slot: epoch, incarnation, sequence
+-- KEYS[2i]    string  its blob
+-- ARGV[3i-2..3i]      epoch, incarnation, sequence of what was seen of slot i, decimal; -1 three times for nothing
+-- ARGV[last]          the most bytes of a blob that is returned here; passing a longer one through Lua would copy it twice
 --
--- Returns one element per key: false if the slot holds nothing newer, else {epoch, incarnation, sequence, blob}.
+-- Returns one element per slot: false if it holds nothing newer, else {epoch, incarnation, sequence, blob}, the blob
+-- empty if it is to be fetched.
+
+local most = tonumber(ARGV[#ARGV])
 
 local function is_newer(held, first)
   for part = 1, 3 do
@@ -16,11 +21,12 @@ local function is_newer(held, first)
 end
 
 local found = {}
-for index, key in ipairs(KEYS) do
-  local held = redis.call('HMGET', key, 'epoch', 'incarnation', 'sequence')
+for index = 1, #KEYS / 2 do
+  local slot, blob = KEYS[2 * index - 1], KEYS[2 * index]
+  local held = redis.call('HMGET', slot, 'epoch', 'incarnation', 'sequence')
   found[index] = false
   if held[1] and is_newer(held, 3 * (index - 1)) then
-    held[4] = redis.call('HGET', key, 'blob')
+    held[4] = redis.call('STRLEN', blob) <= most and redis.call('GET', blob) or ''
     found[index] = held
   end
 end

@@ -1,10 +1,12 @@
 -- Fill one slot if the update is newer than what it holds, and tell those who wait on its box.
 --
--- KEYS[1]  hash    the slot: epoch, incarnation, sequence, blob
+-- KEYS[1]  hash    the slot: epoch, incarnation, sequence
 -- KEYS[2]  stream  the box's news
 -- KEYS[3]  hash    the ledger: for each filled slot "<bytes> <when it expires, in ms since the Unix epoch>"
+-- KEYS[4]  string  the slot's blob
+-- KEYS[5]  string  where a large blob was staged, because passing it through Lua would copy it twice
 -- ARGV[1..3]  epoch, incarnation, sequence of the update, whole numbers below 2^53 in decimal
--- ARGV[4]  the blob
+-- ARGV[4]  the blob; empty if it is staged
 -- ARGV[5]  the slot's time to live in milliseconds
 -- ARGV[6]  the most bytes that all slots together may hold
 --
@@ -24,12 +26,14 @@ local function is_newer()
 end
 
 if held[1] and not is_newer() then
+  redis.call('DEL', KEYS[5])
   return {0, held[1], held[2], held[3]}
 end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local size, lifetime = #ARGV[4], tonumber(ARGV[5])
+local staged = #ARGV[4] == 0
+local size, lifetime = staged and redis.call('STRLEN', KEYS[5]) or #ARGV[4], tonumber(ARGV[5])
 local total = size
 local ledger = redis.call('HGETALL', KEYS[3])
 for field = 1, #ledger, 2 do
@@ -41,10 +45,17 @@ for field = 1, #ledger, 2 do
   end
 end
 if total > tonumber(ARGV[6]) then
+  redis.call('DEL', KEYS[5])
   return {-1, held[1] or '', held[2] or '', held[3] or ''}
 end
 
-redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'incarnation', ARGV[2], 'sequence', ARGV[3], 'blob', ARGV[4])
+if staged then
+  redis.call('RENAME', KEYS[5], KEYS[4])
+  redis.call('PEXPIRE', KEYS[4], lifetime)
+else
+  redis.call('SET', KEYS[4], ARGV[4], 'PX', lifetime)
+end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'incarnation', ARGV[2], 'sequence', ARGV[3])
 redis.call('PEXPIRE', KEYS[1], lifetime)
 redis.call('HSET', KEYS[3], KEYS[1], string.format('%.0f %.0f', size, now + lifetime))
 redis.call('PEXPIRE', KEYS[3], lifetime)
