@@ -30,6 +30,9 @@ RUNS = {
     "ecl-isvr": AlgorithmOptions("ecl-isvr"),
     "sm-ecl": AlgorithmOptions("sm-ecl"),
     "gossip": AlgorithmOptions("gossip"),
+    "dpsgd": AlgorithmOptions("dpsgd"),
+    "dpsgd-every-step": AlgorithmOptions("dpsgd-every-step"),
+    "gradient-tracking": AlgorithmOptions("gradient-tracking"),
     "local": AlgorithmOptions("local"),
 }
 DTYPES = {"float32": torch.float32, "float64": torch.float64}

@@ -102,7 +102,7 @@ def test_exact_in_lock_step(problem: Quadratics, options: AlgorithmOptions) -> N
     assert fleet.run_until(problem.optimum(), 1e-9, LIMIT) <= 1e-9
 
 
-@pytest.mark.parametrize("name", ["gossip", "local"])
+@pytest.mark.parametrize("name", ["gossip", "dpsgd", "dpsgd-every-step", "local"])
 def test_the_baselines_stay_off(problem: Quadratics, name: str) -> None:
     fleet = fleet_on(problem, AlgorithmOptions(name))
     assert fleet.run_until(problem.optimum(), 1e-9, 4000) > 0.1

@@ -83,6 +83,51 @@ def gossip(graph: Topology, problem: Quadratics) -> Models:
     return w
 
 
+def metropolis(graph: Topology) -> dict[tuple[str, str], float]:
+    """W by (row, column), the diagonal included."""
+    weights = {(i, j): 1 / (1 + max(graph.degree(i), graph.degree(j))) for i in SITES for j in graph.neighbours(i)}
+    return weights | {(i, i): 1 - sum(weights[i, j] for j in graph.neighbours(i)) for i in SITES}
+
+
+def dpsgd(graph: Topology, problem: Quadratics) -> Models:
+    weights = metropolis(graph)
+    w = dict.fromkeys(SITES, START)
+    for tick in range(TICKS):
+        slopes = {i: problem.gradients[i](w[i]) for i in SITES}
+        if tick % K == 0:
+            w = {i: torch.stack([weights.get((i, j), 0.0) * w[j] for j in SITES]).sum(0) for i in SITES}
+        w = {i: w[i] - MU * slopes[i] for i in SITES}
+    return w
+
+
+def dpsgd_every_step(graph: Topology, problem: Quadratics) -> Models:
+    weights = metropolis(graph)
+    w, sent = dict.fromkeys(SITES, START), dict.fromkeys(SITES, START)
+    for tick in range(TICKS):
+        for i in SITES:
+            slope = problem.gradients[i](w[i])
+            if tick >= K:
+                w[i] = weights[i, i] * w[i] + sum(weights[i, j] * sent[j] for j in graph.neighbours(i))
+            w[i] = w[i] - MU * slope
+        if (tick + 1) % K == 0:
+            sent = dict(w)
+    return w
+
+
+def gradient_tracking(graph: Topology, problem: Quadratics) -> Models:
+    """With matrices: W in a round's first step, the identity in the others."""
+    weights = metropolis(graph)
+    mixing = torch.tensor([[weights.get((i, j), 0.0) for j in SITES] for i in SITES], dtype=torch.float64)
+    w = START.repeat(len(SITES), 1)
+    s = g = torch.zeros_like(w)
+    for tick in range(TICKS):
+        matrix = mixing if tick % K == 0 else torch.eye(len(SITES), dtype=torch.float64)
+        new = torch.stack([problem.gradients[site](row) for site, row in zip(SITES, w, strict=True)])
+        s = matrix @ s + new - g
+        w, g = matrix @ w - MU * s, new
+    return dict(zip(SITES, w, strict=True))
+
+
 def local(graph: Topology, problem: Quadratics) -> Models:
     w = dict.fromkeys(SITES, START)
     for _ in range(TICKS):
@@ -105,6 +150,9 @@ CASES: list[tuple[AlgorithmOptions, Reference]] = [
     (AlgorithmOptions("ecl-isvr", averaging=0.5), ecl(isvr, 0.5)),
     (AlgorithmOptions("sm-ecl"), sm_ecl),
     (AlgorithmOptions("gossip"), gossip),
+    (AlgorithmOptions("dpsgd"), dpsgd),
+    (AlgorithmOptions("dpsgd-every-step"), dpsgd_every_step),
+    (AlgorithmOptions("gradient-tracking"), gradient_tracking),
     (AlgorithmOptions("local"), local),
 ]
 

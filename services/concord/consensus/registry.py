@@ -6,8 +6,10 @@ from torch import Tensor
 
 from concord.consensus.algorithm import Algorithm, EdgeEnd, EdgeTerms, LocalStep
 from concord.consensus.base import BaseAlgorithm
+from concord.consensus.dpsgd import DPsgd, DPsgdEveryStep
 from concord.consensus.ecl import Ecl, EclIsvr
 from concord.consensus.gossip import Gossip
+from concord.consensus.gradient_tracking import GradientTracking
 from concord.consensus.local import Local
 from concord.consensus.options import AlgorithmOptions, require_positive
 from concord.consensus.sm_ecl import SmEcl
@@ -16,7 +18,9 @@ from concord.suggest import unknown
 
 __all__ = ["AlgorithmOptions", "algorithm_names", "build_algorithm", "edge_terms"]
 
-_ALGORITHMS: dict[str, type[BaseAlgorithm]] = {kind.name: kind for kind in (EclIsvr, Ecl, SmEcl, Gossip, Local)}
+_ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
+    kind.name: kind for kind in (EclIsvr, Ecl, SmEcl, Gossip, DPsgd, DPsgdEveryStep, GradientTracking, Local)
+}
 
 
 def algorithm_names() -> tuple[str, ...]:

@@ -5,7 +5,16 @@ A test holds these lists equal to the registries that own the names.
 
 from __future__ import annotations
 
-ALGORITHMS = ("ecl", "ecl-isvr", "sm-ecl", "gossip", "local")
+ALGORITHMS = (
+    "ecl",
+    "ecl-isvr",
+    "sm-ecl",
+    "gossip",
+    "dpsgd",
+    "dpsgd-every-step",
+    "gradient-tracking",
+    "local",
+)
 ALGORITHMS_OF_TWO_STEPS = ("ecl-isvr", "sm-ecl")
 """Those whose terms hold 1 / (K - 1), K being the local steps of a round."""
 
