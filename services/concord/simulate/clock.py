@@ -12,6 +12,8 @@ from enum import IntEnum
 
 Happening = Callable[[], None]
 
+_DIGITS = 9
+
 
 class Rank(IntEnum):
     """The order within one instant: news is there before the step that could use it, measuring comes last.
@@ -38,7 +40,10 @@ class Span:
 
 
 class Agenda:
-    """Happenings by time, then rank, then the order in which they were entered. `now` is in virtual seconds."""
+    """Happenings by time, then rank, then the order in which they were entered. `now` is in virtual seconds.
+
+    Times are kept to the nanosecond: a hundred steps of 0.01 s end at 1 s, as do fifty of 0.02 s.
+    """
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -48,7 +53,7 @@ class Agenda:
     def add(self, at: float, rank: Rank, happening: Happening) -> None:
         """Let something happen at a time that is not over."""
         self._entered += 1  # breaks ties, so that happenings are never compared
-        heapq.heappush(self._heap, (max(at, self.now), rank, self._entered, happening))
+        heapq.heappush(self._heap, (max(round(at, _DIGITS), self.now), rank, self._entered, happening))
 
     @property
     def next_at(self) -> float | None:

@@ -87,7 +87,7 @@ class Experiment:
         gradients: Gradients = gradients_by_site,
     ) -> None:
         self._scenario = scenario
-        self._sites = sites
+        self.sites = sites
         self._edges = edges
         self._test = test
         self._metric = metric
@@ -116,7 +116,7 @@ class Experiment:
 
     def _plan(self) -> None:
         agenda = self._agenda
-        for name, site in self._sites.items():
+        for name, site in self.sites.items():
             faults = site.faults
             if faults.starts_present:
                 agenda.add(0.0, Rank.CHANGE, partial(self._join, name))
@@ -143,13 +143,13 @@ class Experiment:
             return self._agenda.now / scenario.duration
         if scenario.rounds is None:
             return 0.0
-        done = sum(site.brain.counters.round for site in self._sites.values())
-        return done / (scenario.rounds * len(self._sites))
+        done = sum(site.brain.counters.round for site in self.sites.values())
+        return done / (scenario.rounds * len(self.sites))
 
     # --- steps -----------------------------------------------------------------------------------------------
 
     def _begin(self, name: str, life: int) -> None:
-        site = self._sites[name]
+        site = self.sites[name]
         if site.life != life:
             return
         if not site.trains:
@@ -160,7 +160,7 @@ class Experiment:
         self._agenda.add(ends, Rank.STEP, partial(self._fall_due, name, life))
 
     def _fall_due(self, name: str, life: int) -> None:
-        if self._sites[name].life != life:
+        if self.sites[name].life != life:
             return
         if not self._due:
             self._agenda.add(self._agenda.now, Rank.GROUP, self._step_together)
@@ -170,7 +170,7 @@ class Experiment:
         """All gradients of this instant first: no site can know yet what another sends at it."""
         now = self._agenda.now
         names, self._due = self._due, []
-        sites = [self._sites[name] for name in names]
+        sites = [self.sites[name] for name in names]
         results = self._gradients(sites)
         for name, site, result in zip(names, sites, results, strict=True):
             reaction = site.end_step(now, result)
@@ -186,11 +186,11 @@ class Experiment:
     def _join(self, name: str) -> None:
         self._present.add(name)
         self._change_membership(name)
-        self._sites[name].boot(self._agenda.now)
+        self.sites[name].boot(self._agenda.now)
         self._catch_up(name)
 
     def _leave(self, name: str) -> None:
-        site = self._sites[name]
+        site = self.sites[name]
         self._present.discard(name)
         self._change_membership(name)
         site.go_down()
@@ -204,9 +204,9 @@ class Experiment:
         for other in self._edges[name]:
             if now > 0:
                 self._epochs[edge_key(name, other)] += 1
-            if self._sites[other].is_up:
-                self._sites[other].change_edges(now, self._present_edges(other))
-        self._sites[name].change_edges(now, self._present_edges(name))
+            if self.sites[other].is_up:
+                self.sites[other].change_edges(now, self._present_edges(other))
+        self.sites[name].change_edges(now, self._present_edges(name))
 
     def _present_edges(self, name: str) -> dict[str, Edge]:
         if name not in self._present:
@@ -218,14 +218,14 @@ class Experiment:
         }
 
     def _crash(self, name: str, down: float) -> None:
-        site = self._sites[name]
+        site = self.sites[name]
         if site.is_up:
             site.go_down()
             self._forget_outbox(name)
             self._agenda.add(self._agenda.now + down, Rank.CHANGE, partial(self._restart, name, site.life))
 
     def _restart(self, name: str, life: int) -> None:
-        site, now = self._sites[name], self._agenda.now
+        site, now = self.sites[name], self._agenda.now
         if site.life != life:
             return  # it left meanwhile
         site.restart(now)
@@ -236,7 +236,7 @@ class Experiment:
         """A site that boots takes what its neighbours hold for it, and goes on."""
         for other in self._edges[name]:
             self._lanes[other, name].resend()
-        self._begin(name, self._sites[name].life)
+        self._begin(name, self.sites[name].life)
 
     def _forget_outbox(self, name: str) -> None:
         for other in self._edges[name]:
@@ -255,12 +255,12 @@ class Experiment:
         self._agenda.add(at, Rank.MEASURE, measure)
 
     def _measure(self) -> None:
-        for name in self._sites:
+        for name in self.sites:
             if name in self._present:
                 self._rows.append(self._row(name))
 
     def _row(self, name: str) -> Row:
-        site = self._sites[name]
+        site = self.sites[name]
         evaluation = site.learner.evaluate(self._test)
         return Row(
             seconds=self._agenda.now,
@@ -276,7 +276,7 @@ class Experiment:
         counts = [astuple(lane.traffic) for lane in self._lanes.values()]
         return Run(
             rows=tuple(self._rows),
-            gave_up=tuple(name for name, site in self._sites.items() if site.gave_up),
+            gave_up=tuple(name for name, site in self.sites.items() if site.gave_up),
             traffic=Traffic(*(sum(column) for column in zip(*counts, strict=True))),
         )
 
@@ -284,7 +284,7 @@ class Experiment:
         key = edge_key(sender, receiver)
         rng = random.Random(f"{self._scenario.seed}/{sender}/{receiver}")  # noqa: S311  repeatable, and no secret
         outages = self._scenario.outages.get(key, ())
-        return Lane(self._agenda, self._scenario.links[key], outages, rng, self._sites[receiver].deliver)
+        return Lane(self._agenda, self._scenario.links[key], outages, rng, self.sites[receiver].deliver)
 
 
 def edge_key(one: str, other: str) -> EdgeKey:
