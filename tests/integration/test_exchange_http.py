@@ -14,11 +14,12 @@ from concord.apps.exchange import REFUSAL_STATUS, ExchangeSettings, create_app, 
 from concord.apps.serve import Server, bind, in_thread
 from concord.errors import EnvironmentProblem, RefusalReason
 from concord.mailbox.memory import MemoryMailbox
+from concord.sealed import digest
 from concord.settings import Secret
 from concord.site.edges import NOTE_EDGES, NOTE_FLOOR, NOTE_STATUS
 from concord.site.ports import Box, Slot
 from concord.transport.http import SignedAuth
-from concord.transport.identity import INSECURE, Signer, Trust, digest
+from concord.transport.identity import INSECURE, Signer, Trust
 from concord.wire.codec import read_header
 from exchange_sites import (
     SECRET,

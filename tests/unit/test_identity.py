@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from concord.errors import IdentityError
+from concord.sealed import digest
 from concord.settings import Secret
-from concord.transport.identity import INSECURE, NonceMemory, Signer, Verifier, digest
+from concord.transport.identity import INSECURE, NonceMemory, Signer, Verifier
 
 SECRET = Secret(b"0123456789abcdef")
 TARGET = "/v1/inbox/N1?x=1"

@@ -35,15 +35,15 @@ from concord.errors import (
 )
 from concord.job import Job
 from concord.mailbox.redis import RedisMailbox
+from concord.sealed import digest
 from concord.settings import Settings
 from concord.site.edges import NOTE_STATUS
 from concord.site.ports import Mailbox
 from concord.transport.acceptance import Acceptance, EdgeBook
 from concord.transport.courier import Courier
 from concord.transport.http import NeighbourClient
-from concord.transport.identity import INSECURE, Claim, Clock, Signer, Trust, Verifier, digest
+from concord.transport.identity import INSECURE, Claim, Clock, Signer, Trust, Verifier
 from concord.transport.lane import CourierSettings, EdgeRoute
-from concord.transport.offload import offload
 from concord.transport.outbox import Outbox
 from concord.transport.traffic import ExchangeState
 from concord.wire.codec import Expectation
@@ -185,7 +185,7 @@ class ExchangeService:
         claim = self._claim(request, sender)
         limit = await self._acceptance.limit(sender)
         body = await self._read(request, sender, limit)
-        self._verifier.confirm(claim, await offload(len(body), digest, body))
+        self._verifier.confirm(claim, digest(body))
         self._courier.heard(sender)
         try:
             receipt = await self._acceptance.accept(sender, body)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import ssl
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote
@@ -16,9 +16,9 @@ from urllib.parse import quote
 import httpx
 
 from concord.errors import TransportError
+from concord.sealed import digest
 from concord.site.ports import Slot
-from concord.transport.identity import Signer, digest
-from concord.transport.offload import offload
+from concord.transport.identity import Signer
 from concord.wire.messages import Stamp
 
 _ERROR_BYTES = 1 << 16
@@ -69,20 +69,11 @@ class SignedAuth(httpx.Auth):
         self._signer = signer
         self._audience = audience
 
-    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """For a client without an event loop."""
-        self._sign(request, digest(request.content))
-        yield request
-
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """For the pooled client."""
-        body = request.content
-        self._sign(request, await offload(len(body), digest, body))
-        yield request
-
-    def _sign(self, request: httpx.Request, body_digest: str) -> None:
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add the headers that say who asks, and prove it."""
         target = request.url.raw_path.decode()
-        request.headers.update(self._signer.headers(self._audience, request.method, target, body_digest))
+        request.headers.update(self._signer.headers(self._audience, request.method, target, digest(request.content)))
+        yield request
 
 
 class NeighbourClient:

@@ -1,7 +1,9 @@
 """Who sent a request: signatures with the federation's shared secret, made and checked here.
 
-A signature covers the method, the target (path and query), both sites, the time, a nonce and the body, so a
-recorded request proves nothing at another site, later, or with other bytes. Must not know HTTP libraries.
+A signature covers the method, the target (path and query), both sites, the time, a nonce and the body's digest, so a
+recorded request proves nothing at another site, later, or with other bytes. The digest is the seal that an update
+ends with, so large updates are hashed once and not twice: whoever confirms a signature checks the seal too, or
+refuses the body. Must not know HTTP libraries.
 """
 
 from __future__ import annotations
@@ -36,11 +38,6 @@ class Insecure:
 INSECURE: Final = Insecure()
 Trust = Secret | Insecure
 """How the sites of a federation know each other; to do without a secret takes saying so."""
-
-
-def digest(body: bytes) -> str:
-    """SHA-256 of a request's body, in hex: what a signature covers."""
-    return hashlib.sha256(body).hexdigest()
 
 
 def _sign(secret: Secret, *fields: str) -> str:
