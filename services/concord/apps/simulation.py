@@ -19,8 +19,9 @@ from concord.learning.pooled import train_pooled
 from concord.learning.samples import Samples
 from concord.learning.steps import GradientOptions
 from concord.learning.task import Task
+from concord.simulate.batch import choose_gradients
 from concord.simulate.clock import Span
-from concord.simulate.experiment import EdgeKey, Experiment, Scenario, edge_key
+from concord.simulate.experiment import EdgeKey, Experiment, Gradients, Scenario, edge_key, gradients_by_site
 from concord.simulate.faults import Crash, Faults
 from concord.simulate.network import Link
 from concord.simulate.report import Reference
@@ -43,12 +44,14 @@ def build_experiment(job: Job) -> Experiment:
     _require_end(job)
     task, graph = job_task(job), job.topology_graph()
     edges = {name: job_edges(job, name, graph) for name in job.site_names}
+    train, storage = _training_samples(job, task), _storage(job, task)
     return Experiment(
         _scenario(job, edges),
-        _sites(job, task),
+        _sites(job, task, train, storage),
         edges,
         task.pool(job.site_names).test,
         task.headline,
+        _gradients(job, task, storage, train[job.site_names[0]]),
     )
 
 
@@ -101,15 +104,24 @@ def _outages(section: SimulationSection, key: EdgeKey) -> tuple[Span, ...]:
     )
 
 
-def _sites(job: Job, task: Task) -> dict[str, VirtualSite]:
-    """One tensor holds the models of all sites, a row each, and one their gradients."""
+def _storage(job: Job, task: Task) -> FlatModel:
+    """One tensor for the models of all sites, a row each, and one for their gradients."""
     size = sum(one.numel() for one in task.new_model(job.training.seed).parameters() if one.requires_grad)
-    primal, gradient = torch.zeros(len(job.sites), size), torch.zeros(len(job.sites), size)
-    train, weight = _training_samples(job, task), mean_weight(job)
+    return FlatModel(torch.zeros(len(job.sites), size), torch.zeros(len(job.sites), size))
+
+
+def _gradients(job: Job, task: Task, storage: FlatModel, samples: Samples) -> Gradients:
+    if job.simulation.batched == "off":
+        return gradients_by_site
+    return choose_gradients(task.new_model(job.training.seed), task.loss, storage, samples)
+
+
+def _sites(job: Job, task: Task, train: Mapping[str, Samples], storage: FlatModel) -> dict[str, VirtualSite]:
+    weight = mean_weight(job)
     sites = {}
     for row, name in enumerate(job.site_names):
         own = job.site(name)
-        learner = build_learner(job, task, train[name], own, FlatModel(primal[row], gradient[row]))
+        learner = build_learner(job, task, train[name], own, FlatModel(storage.primal[row], storage.gradient[row]))
         brain = build_brain(job, own, learner, _quiet(job, job_plan(job, own.local_steps)), {})
         faults = _faults(job.simulation.faults(name))
         sites[name] = VirtualSite(brain, learner, faults, own.weight / weight, row)
