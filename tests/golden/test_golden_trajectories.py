@@ -28,6 +28,8 @@ RUNS = {
     "ecl-pdmm": AlgorithmOptions("ecl", penalty=0.7),
     "ecl-admm": AlgorithmOptions("ecl", penalty=0.7, averaging=0.5),
     "ecl-isvr": AlgorithmOptions("ecl-isvr"),
+    "c-ecl": AlgorithmOptions("c-ecl", keep=0.4),
+    "c-ecl-top-int8": AlgorithmOptions("c-ecl", compression="top-k", keep=0.4, number_format="int8"),
     "sm-ecl": AlgorithmOptions("sm-ecl"),
     "gossip": AlgorithmOptions("gossip"),
     "dpsgd": AlgorithmOptions("dpsgd"),

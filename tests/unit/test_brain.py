@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -305,3 +307,19 @@ def test_edges_come_go_and_change_by_decision() -> None:
     assert set(updates) == {"N3", "N4"}
     assert updates["N3"].header.stamp.epoch == 2
     assert updates["N3"].header.penalty == 4.0
+
+
+def test_an_update_whose_content_cannot_be_is_counted_and_changes_nothing() -> None:
+    primal = torch.zeros(4)
+    options = AlgorithmOptions("c-ecl", compression="top-k", keep=0.5)
+    algorithm = build_algorithm(options, primal, STEP)
+    brain = Brain(Identity("federation", "N1", "print"), QUIET, algorithm, torch.ones(4), {"N2": Edge(1, TERMS)})
+    assert brain.table().layout == {"values": PartLayout("float32", 2), "indices": PartLayout("int32", 2)}
+    header = update_from("N2", Stamp(1, 1, 1)).header
+    settle(brain)
+    for number, indices in enumerate(([0, 4], [0, 3])):
+        before = algorithm.state()["anchor/N2"]
+        parts = {"values": torch.ones(2), "indices": torch.tensor(indices, dtype=torch.int32)}
+        brain.handle(UpdatesArrived(0.0, [Update(replace(header, stamp=Stamp(1, 1, number + 1)), parts)]))
+        assert torch.equal(algorithm.state()["anchor/N2"], before) == (number == 0)
+        assert (brain.refused, brain.progress(0.0).edges["N2"].received) == (1, number)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from concord.consensus.compression import compression_names
 from concord.consensus.graph import topology_kinds
 from concord.consensus.registry import AlgorithmOptions, algorithm_names
 from concord.errors import JobError
@@ -134,6 +135,10 @@ def test_a_wrong_override_is_told_as_such(override: str, message: str) -> None:
         ("training: {momentum: 1}", "training.momentum: should be less than 1, found 1"),
         ("training: 5", "training: should be a mapping of keys to values, found 5"),
         ("algorithm: eclisvr", "line 4, column 12: algorithm.name: unknown algorithm 'eclisvr'; did you mea"),
+        ("algorithm: {name: c-ecl, compression: topk}", "unknown compression 'topk'; did you mean 'top-k'?"),
+        ("algorithm: {name: c-ecl, number_format: int4}", "unknown number format 'int4'; did you mean 'int8'?"),
+        ("algorithm: {name: c-ecl, keep: 0}", "algorithm.keep: should be greater than 0, found 0"),
+        ("algorithm: {keep: 0.5}", "algorithm.keep: has no meaning for the algorithm 'ecl-isvr', only for c-ecl"),
         ("algorithm: {name: fedavg}", "unknown algorithm 'fedavg'; known: "),
         ("algorithm: {penalty: 1}", "algorithm.penalty: has no meaning for the algorithm 'ecl-isvr', only f"),
         ("algorithm: {averaging: 1.5}", "algorithm.averaging: should be less than or equal to 1, found 1.5"),
@@ -224,6 +229,7 @@ def test_a_file_that_cannot_be_read_is_a_job_error(tmp_path: Path) -> None:
 
 def test_the_names_are_those_of_the_registries() -> None:
     assert set(names.ALGORITHMS) == set(algorithm_names())
+    assert compression_names() == (names.COMPRESSIONS, names.NUMBER_FORMATS)
     assert set(names.TOPOLOGY_OPTIONS) == set(topology_kinds())
     assert set(names.SPLIT_OPTIONS) == set(SPLIT_KINDS)
     assert set(names.TASKS) == set(BUILT_IN)

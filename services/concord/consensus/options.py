@@ -18,12 +18,16 @@ class AlgorithmOptions:
     name: which algorithm; `algorithm_names` lists them.
     penalty: eta of ecl, in loss per squared parameter unit (None: 1). Larger ties the sites closer and slows
         the motion they have in common.
-    averaging: theta of ecl, ecl-isvr and sm-ecl, from above 0 to 1, no unit. 1 takes a neighbour's message
+    averaging: theta of ecl, ecl-isvr, c-ecl and sm-ecl, from above 0 to 1, no unit. 1 takes a neighbour's message
         whole (PDMM, fastest); 0.5 takes half of it (ADMM, calmest).
-    penalty_scale: multiplies the penalty that ecl-isvr derives, no unit. Three to ten helps where sites drift
+    penalty_scale: multiplies the penalty that ecl-isvr and c-ecl derive, no unit. Three to ten helps where sites drift
         apart between messages.
     gamma_scale: of sm-ecl, no unit: one over the penalty is gamma_scale * learning rate * (local steps - 1)
         times the larger degree. Larger learns faster, until it diverges.
+    compression: of c-ecl, what a message tells: random-k coordinates, the top-k changes (which take twice the
+        bytes), a random low-rank projection, or with none everything.
+    keep: of c-ecl, the part of the model that one message tells, from above 0 to 1. Fewer bytes, slower agreement.
+    number_format: of c-ecl, how numbers travel: full (4 bytes), float16 or int8; the last two blur the result.
 
     JobError if a value is out of its range.
     """
@@ -33,6 +37,9 @@ class AlgorithmOptions:
     averaging: float = 1.0
     penalty_scale: float = 1.0
     gamma_scale: float = 0.5
+    compression: str = "random-k"
+    keep: float = 0.1
+    number_format: str = "full"
 
     def __post_init__(self) -> None:
         if self.penalty is not None:
@@ -41,6 +48,8 @@ class AlgorithmOptions:
         require_positive("gamma_scale", self.gamma_scale)
         if not 0 < self.averaging <= 1:
             raise JobError(f"averaging is {self.averaging}; it must be above 0 and at most 1")
+        if not 0 < self.keep <= 1:
+            raise JobError(f"keep is {self.keep}; it must be above 0 and at most 1")
 
 
 def require_positive(key: str, value: float) -> None:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from concord.consensus.algorithm import Algorithm, EdgeEnd, EdgeTerms, LocalStep
 from concord.consensus.base import BaseAlgorithm
+from concord.consensus.cecl import CEcl
 from concord.consensus.dpsgd import DPsgd, DPsgdEveryStep
 from concord.consensus.ecl import Ecl, EclIsvr
 from concord.consensus.gossip import Gossip
@@ -19,7 +20,7 @@ from concord.suggest import unknown
 __all__ = ["AlgorithmOptions", "algorithm_names", "build_algorithm", "edge_terms"]
 
 _ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
-    kind.name: kind for kind in (EclIsvr, Ecl, SmEcl, Gossip, DPsgd, DPsgdEveryStep, GradientTracking, Local)
+    kind.name: kind for kind in (EclIsvr, Ecl, CEcl, SmEcl, Gossip, DPsgd, DPsgdEveryStep, GradientTracking, Local)
 }
 
 

@@ -98,3 +98,6 @@ def _algorithm(job: Job) -> Iterator[Finding]:
             ("algorithm", "penalty"),
             f"has no meaning for the algorithm '{job.algorithm.name}', only for ecl; see penalty_scale",
         )
+    if job.algorithm.name != "c-ecl":
+        for key in sorted(job.algorithm.model_fields_set & {"compression", "keep", "number_format"}):
+            yield ("algorithm", key), f"has no meaning for the algorithm '{job.algorithm.name}', only for c-ecl"

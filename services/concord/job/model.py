@@ -15,7 +15,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from concord.consensus.graph import Topology, build_topology
-from concord.job.names import ALGORITHMS, SPLIT_OPTIONS, TASKS, TOPOLOGY_OPTIONS
+from concord.job.names import ALGORITHMS, COMPRESSIONS, NUMBER_FORMATS, SPLIT_OPTIONS, TASKS, TOPOLOGY_OPTIONS
 from concord.job.simulation import SimulationSection
 from concord.job.values import Count, NotNegative, Positive, Section, Seed, matching, named, one_of
 
@@ -127,7 +127,8 @@ class AlgorithmSection(Section):
 
     `penalty` is the strength of agreement (plain `ecl` only; derived from step size and degree otherwise);
     `averaging` theta is 1 for PDMM (faster) and 1/2 for ADMM (calmer); the two scales multiply what
-    `ecl-isvr` and `sm-ecl` derive by themselves.
+    `ecl-isvr` and `sm-ecl` derive by themselves. `compression`, `keep` (the part of the model that one message tells)
+    and `number_format` are for `c-ecl` only.
     """
 
     name: Annotated[str, one_of("algorithm", ALGORITHMS)] = "ecl-isvr"
@@ -135,6 +136,9 @@ class AlgorithmSection(Section):
     averaging: Annotated[float, Field(gt=0, le=1)] = 1.0
     penalty_scale: Positive = 1.0
     gamma_scale: Positive = 0.5
+    compression: Annotated[str, one_of("compression", COMPRESSIONS)] = "random-k"
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.1
+    number_format: Annotated[str, one_of("number format", NUMBER_FORMATS)] = "full"
 
 
 class TrainingSection(Section):

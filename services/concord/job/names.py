@@ -8,6 +8,7 @@ from __future__ import annotations
 ALGORITHMS = (
     "ecl",
     "ecl-isvr",
+    "c-ecl",
     "sm-ecl",
     "gossip",
     "dpsgd",
@@ -15,8 +16,11 @@ ALGORITHMS = (
     "gradient-tracking",
     "local",
 )
-ALGORITHMS_OF_TWO_STEPS = ("ecl-isvr", "sm-ecl")
+ALGORITHMS_OF_TWO_STEPS = ("ecl-isvr", "c-ecl", "sm-ecl")
 """Those whose terms hold 1 / (K - 1), K being the local steps of a round."""
+COMPRESSIONS = ("none", "random-k", "top-k", "low-rank")
+NUMBER_FORMATS = ("full", "float16", "int8")
+"""What a message of c-ecl tells of the model, and how numbers travel in it."""
 
 LOSSES = ("cross_entropy", "binary_cross_entropy", "mean_squared_error")
 METRICS = ("accuracy", "label_accuracy")
