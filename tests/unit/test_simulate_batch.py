@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from concord.consensus.vectors import FlatModel, bind
 from concord.job import parse_job
 from concord.learning.samples import Samples
 from concord.learning.steps import StepResult
-from concord.simulate.batch import LARGEST_GROUP, SMALLEST_GROUP, BatchedGradients, choose_gradients
+from concord.simulate.batch import GROUP_SIZES, MOST_TRACES, BatchedGradients, choose_gradients
 from concord.simulate.experiment import Run, gradients_by_site
 from concord.simulate.report import last_rows
 
@@ -33,7 +35,7 @@ def batch(size: int = 6) -> Samples:
 
 
 def chosen(template: nn.Module) -> object:
-    storage = FlatModel(torch.zeros(3, 1), torch.zeros(3, 1))
+    storage = FlatModel(torch.zeros(9, 1), torch.zeros(9, 1))
     return choose_gradients(template, functional.cross_entropy, storage, batch())
 
 
@@ -57,7 +59,7 @@ def test_each_row_gets_the_gradient_of_its_own_model_and_batch() -> None:
 
 
 def test_both_paths_lead_to_the_same_results() -> None:
-    assert 70 > LARGEST_GROUP > SMALLEST_GROUP
+    assert max(GROUP_SIZES) < 70  # several groups, and some sites by themselves
     runs: dict[str, Run] = {}
     for batched in ("auto", "off"):
         runs[batched] = build_experiment(parse_job(JOB, [f"simulation.batched={batched}"])).run()
@@ -67,12 +69,35 @@ def test_both_paths_lead_to_the_same_results() -> None:
         assert together.loss == pytest.approx(alone.loss, rel=1e-4)
 
 
-def test_few_sites_compute_each_for_itself() -> None:
-    experiment = build_experiment(parse_job(JOB, ["sites=4", "simulation.sites={}"]))
-    few = list(experiment.sites.values())
-    together = BatchedGradients(few[0].learner.module, functional.cross_entropy, FlatModel(*[torch.empty(0)] * 2), 5)
-    results = together(few)  # with storage of no rows, any call for all would fail
+class Counting(BatchedGradients):
+    """Notes how many sites each call was for."""
+
+    def __init__(self, sites: int) -> None:
+        experiment = build_experiment(parse_job(JOB, [f"sites={sites}", "simulation.sites={}"]))
+        self.sites = list(experiment.sites.values())
+        size = self.sites[0].learner.primal.numel()
+        storage = FlatModel(torch.zeros(sites, size), torch.zeros(sites, size))
+        super().__init__(self.sites[0].learner.module, functional.cross_entropy, storage)
+        self.calls: list[int] = []
+
+    def compute(self, rows: Sequence[int], batches: Sequence[Samples]) -> list[float]:
+        self.calls.append(len(rows))
+        return super().compute(rows, batches)
+
+
+@pytest.mark.parametrize(("sites", "calls"), [(3, []), (4, [4]), (7, [4]), (13, [8, 4])])
+def test_sites_are_computed_in_groups_of_few_sizes_and_the_rest_by_themselves(sites: int, calls: list[int]) -> None:
+    together = Counting(sites)
+    results = together(together.sites)
+    assert together.calls == calls
     assert all(isinstance(result, StepResult) and result.finite for result in results)
+
+
+def test_too_many_shapes_are_computed_by_site() -> None:
+    together = Counting(4)
+    together._traces = dict.fromkeys(range(MOST_TRACES), lambda *_: (torch.empty(0), torch.empty(0)))
+    together(together.sites)
+    assert together.calls == []
 
 
 class Peeking(nn.Module):

@@ -139,7 +139,10 @@ class Learner:
 
         A gradient or loss with NaN or infinity is reported and leaves no trace in the momentum.
         """
-        batch = self.draw()
+        return self.compute_gradient_on(self.draw())
+
+    def compute_gradient_on(self, batch: Samples) -> StepResult:
+        """As `compute_gradient`, for a batch that was drawn before."""
         self.gradient.zero_()
         loss = self._task.loss(self.module(batch.inputs), batch.targets)
         loss.backward()  # type: ignore[no-untyped-call]  # adds into the bound views

@@ -1,16 +1,18 @@
 """Gradients of many sites in one call: their models are rows of one tensor, and `torch.func` maps over the rows.
 
-Agrees with the path by site to float tolerance. Must not know virtual time, messages or algorithms.
+The mapped function is traced once per shape, because mapping anew costs as much as ten steps of a small model. Agrees
+with the path by site to float tolerance. Must not know virtual time, messages or algorithms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from concord.consensus.vectors import FlatModel, bind
 from concord.learning.objectives import Loss
@@ -19,12 +21,16 @@ from concord.learning.steps import StepResult
 from concord.simulate.experiment import Gradients, gradients_by_site
 from concord.simulate.virtual_site import VirtualSite
 
-SMALLEST_GROUP = 32
-"""Sites that must step together on a CPU for one call to be worth it: it costs about as much as ten small models."""
-LARGEST_GROUP = 64
-"""Sites in one call: more bring nothing, and the activations of all of them are in memory at once."""
+GROUP_SIZES = (64, 32, 16, 8, 4)
+"""How many sites one call computes: few sizes, since each is traced by itself; fewer sites compute each for itself,
+and more at once would only need more memory."""
+MOST_TRACES = 40
+"""Traces that are kept; batches of yet another shape are computed by site."""
 _TOLERANCE = 1e-3
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+Mapped = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Of models (k, n), inputs (k, batch, ...) and targets (k, batch, ...): gradients (k, n) and losses (k,)."""
 
 
 def choose_gradients(template: nn.Module, loss: Loss, storage: FlatModel, samples: Samples) -> Gradients:
@@ -35,19 +41,23 @@ def choose_gradients(template: nn.Module, loss: Loss, storage: FlatModel, sample
     """
     on_cpu = storage.primal.device.type == "cpu"
     slow = on_cpu and any(isinstance(module, _CONVOLUTIONS) for module in template.modules())
-    if slow or not _agrees(deepcopy(template), loss, Samples(samples.inputs[:2], samples.targets[:2])):
+    few = Samples(samples.inputs[:2], samples.targets[:2])
+    if slow or len(storage.primal) < GROUP_SIZES[-1] or not _agrees(deepcopy(template), loss, few):
         return gradients_by_site
-    return BatchedGradients(template, loss, storage, SMALLEST_GROUP if on_cpu else 2)
+    return BatchedGradients(template, loss, storage)
 
 
 def _agrees(template: nn.Module, loss: Loss, samples: Samples) -> bool:
-    """Whether both paths give one gradient for one small batch."""
+    """Whether both paths give one gradient for one small batch, with other values than those of the tracing."""
     flat = bind(template.train())
-    twice = FlatModel(flat.primal.repeat(2, 1), flat.gradient.repeat(2, 1))
+    twice = FlatModel(flat.primal.repeat(2, 1).mul_(0.5), flat.gradient.repeat(2, 1))
+    together = BatchedGradients(template, loss, twice)
     try:
-        BatchedGradients(template, loss, twice).compute([0, 1], [samples, samples])
+        together.compute([0, 1], [samples, samples])
     except RuntimeError:
         return False
+    twice.primal.copy_(flat.primal)
+    together.compute([0, 1], [samples, samples])
     loss(template(samples.inputs), samples.targets).backward()  # type: ignore[no-untyped-call]
     return torch.allclose(twice.gradient, flat.gradient.expand(2, -1), rtol=_TOLERANCE, atol=_TOLERANCE)
 
@@ -55,41 +65,53 @@ def _agrees(template: nn.Module, loss: Loss, samples: Samples) -> bool:
 class BatchedGradients:
     """Computes the gradients of sites whose models and gradients are the rows of `storage`, each (sites, n).
 
-    `template` is a module like theirs; its own parameters are not used. Fewer than `smallest` sites compute each for
-    itself.
+    `template` is a module like theirs; its own trainable parameters are not used.
     """
 
-    def __init__(self, template: nn.Module, loss: Loss, storage: FlatModel, smallest: int = 2) -> None:
+    def __init__(self, template: nn.Module, loss: Loss, storage: FlatModel) -> None:
         self._template = template.train()
         self._loss = loss
         self._storage = storage
-        self._smallest = smallest
         trainable = {name: one for name, one in template.named_parameters() if one.requires_grad}
         self._shapes = {name: one.shape for name, one in trainable.items()}
         self._sizes = [one.numel() for one in trainable.values()]
-        self._mapped = vmap(grad_and_value(self._loss_of))
+        self._traces: dict[object, Mapped] = {}
 
     def __call__(self, sites: Sequence[VirtualSite]) -> list[StepResult]:
         """As `gradients_by_site`: every site draws its next batch and finds its gradient in its buffer."""
-        if len(sites) < self._smallest:
-            return gradients_by_site(sites)
         batches = [site.learner.draw() for site in sites]
-        losses = [0.0] * len(sites)
-        for group in _alike(batches):
-            found = self.compute([sites[index].row for index in group], [batches[index] for index in group])
-            for index, loss in zip(group, found, strict=True):
-                losses[index] = loss
-        return [site.learner.accept(loss, len(batch)) for site, loss, batch in zip(sites, losses, batches, strict=True)]
+        results: dict[int, StepResult] = {}
+        for group in _groups(batches):
+            own = [batches[index] for index in group]
+            if len(group) > 1 and self._may_trace(own):
+                losses = self.compute([sites[index].row for index in group], own)
+                for index, loss, batch in zip(group, losses, own, strict=True):
+                    results[index] = sites[index].learner.accept(loss, len(batch))
+            else:
+                results |= {index: sites[index].learner.compute_gradient_on(batches[index]) for index in group}
+        return [results[index] for index in range(len(sites))]
 
     def compute(self, rows: Sequence[int], batches: Sequence[Samples]) -> list[float]:
         """Fill the gradients of these rows from a batch for each, all of one shape; returns the losses."""
+        place = _slice_of(rows)
         inputs = torch.stack([batch.inputs for batch in batches])
         targets = torch.stack([batch.targets for batch in batches])
-        place = _slice_of(rows)
-        gradients, losses = self._mapped(self._storage.primal[place], inputs, targets)
+        with torch.no_grad():
+            mapped = self._trace(self._storage.primal[place], inputs, targets)
+            gradients, losses = mapped(self._storage.primal[place], inputs, targets)
         self._storage.gradient[place] = gradients
         found: list[float] = losses.tolist()
         return found
+
+    def _may_trace(self, batches: Sequence[Samples]) -> bool:
+        return len(self._traces) < MOST_TRACES or (len(batches), *_shape(batches[0])) in self._traces
+
+    def _trace(self, primal: Tensor, inputs: Tensor, targets: Tensor) -> Mapped:
+        key = (len(inputs), inputs.shape[1:], targets.shape[1:])
+        if key not in self._traces:
+            mapped = vmap(grad_and_value(self._loss_of))
+            self._traces[key] = make_fx(lambda *arguments: mapped(*arguments))(primal, inputs, targets)
+        return self._traces[key]
 
     def _loss_of(self, flat: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         chunks = torch.split(flat, self._sizes)
@@ -106,13 +128,17 @@ def _slice_of(rows: Sequence[int]) -> slice | Tensor:
     return torch.tensor(rows)
 
 
-def _alike(batches: Sequence[Samples]) -> list[list[int]]:
-    """Indices of batches of one shape together, at most LARGEST_GROUP of them."""
+def _shape(batch: Samples) -> tuple[torch.Size, torch.Size]:
+    return batch.inputs.shape, batch.targets.shape
+
+
+def _groups(batches: Sequence[Samples]) -> Iterator[list[int]]:
+    """Indices of batches of one shape, in groups of GROUP_SIZES, and one by one what is left."""
     by_shape: dict[object, list[int]] = {}
     for index, batch in enumerate(batches):
-        by_shape.setdefault((batch.inputs.shape, batch.targets.shape), []).append(index)
-    return [
-        group[start : start + LARGEST_GROUP]
-        for group in by_shape.values()
-        for start in range(0, len(group), LARGEST_GROUP)
-    ]
+        by_shape.setdefault(_shape(batch), []).append(index)
+    for left in by_shape.values():
+        while left:
+            size = next((size for size in GROUP_SIZES if size <= len(left)), 1)
+            yield left[:size]
+            left = left[size:]
