@@ -144,4 +144,5 @@ class Lane:
 
 def _is_finite(update: Update) -> bool:
     # The extremes of a tensor carry any NaN or infinity in it, and finding them allocates nothing.
-    return all(math.isfinite(extreme) for part in update.parts.values() for extreme in torch.aminmax(part))
+    parts = [part for part in update.parts.values() if part.numel()]
+    return all(math.isfinite(extreme) for part in parts for extreme in torch.aminmax(part))
