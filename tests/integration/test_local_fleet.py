@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -139,8 +140,14 @@ def wait_for_status(url: str) -> None:
     raise AssertionError(f"{url} did not come up")
 
 
-def family(process: subprocess.Popen[str]) -> set[int]:
-    return {process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))}
+def processes_in(*folders: Path) -> set[int]:
+    """Every process that works in one of the folders: each of a fleet does, whoever its parent is."""
+    found = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if any(Path(process.cwd()).is_relative_to(folder) for folder in folders):
+                found.add(process.pid)
+    return found
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "kill -9"])
@@ -150,7 +157,7 @@ def test_up_leaves_no_process_behind(
     (tmp_path / "job.yaml").write_text(JOB)
     process = command("up", "job.yaml", "--base-port", str(base_port), "--set", "training.rounds=100000")
     wait_for_status(f"http://{HOST}:{base_port + 3}")
-    pids = family(process)
+    pids = processes_in(tmp_path, temporary)
     assert len(pids) >= 9  # the command, and for each site its process and its Redis
     if how == "ctrl-c":
         os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole group
@@ -158,7 +165,7 @@ def test_up_leaves_no_process_behind(
         process.kill()
     process.communicate(timeout=30)
     deadline = time.monotonic() + 15
-    while alive := {pid for pid in pids if psutil.pid_exists(pid)}:
+    while alive := processes_in(tmp_path, temporary):
         assert time.monotonic() < deadline, [psutil.Process(pid).cmdline() for pid in alive]
         time.sleep(0.05)
     if how == "ctrl-c":
