@@ -209,6 +209,7 @@ async def test_the_watcher_serves_what_is_there_and_then_what_comes() -> None:
         await until(serves(predictor, 4))
         await shelf.publish(marked_snapshot(5))
         await until(serves(predictor, 5))
+    assert predictor.state.swaps == 2
 
 
 @pytest.mark.anyio
@@ -265,6 +266,7 @@ async def test_the_watcher_follows_a_shelf_that_started_over() -> None:
         shelf.start_over()
         await shelf.publish(marked_snapshot(1))
         await until(serves(predictor, 1))
+    assert predictor.state.swaps == 2
 
 
 @pytest.mark.anyio

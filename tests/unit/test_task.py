@@ -82,6 +82,7 @@ def test_training_and_test_digits_do_not_overlap() -> None:
 def test_every_digits_model_fits_its_data(options: dict[str, object]) -> None:
     task = resolve_task(TaskSpec(name="digits", options=options))
     rehearse(task, task.pool().train)
+    assert task.new_model(0)(task.pool().test.inputs[:3]).shape == (3, 10)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +216,7 @@ def test_an_own_model_on_built_in_data(write: Write) -> None:
     name = write("from torch import nn\ndef build():\n    return nn.Linear(64, 10)\n")
     task = resolve_task(TaskSpec(name="digits", model=f"{name}:build"))
     rehearse(task, task.pool().train)
+    assert isinstance(task.new_model(0), nn.Linear)
 
 
 @pytest.mark.parametrize(
