@@ -28,7 +28,9 @@ class Pixels(nn.Module):
         self.register_buffer("deviation", 255 * torch.tensor(deviation).view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        return (images - self.mean) / self.deviation
+        scaled = (images - self.mean) / self.deviation
+        # Channels last in memory: convolutions take two thirds of the time. Said so that `torch.func` can map it.
+        return scaled.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 def logistic(inputs: int, classes: int) -> nn.Module:
