@@ -19,6 +19,8 @@ from concord.learning.task import Task
 
 EVALUATION_BATCH = 1024
 """Samples per forward pass of an evaluation: bounds its memory whatever the size of the data."""
+EVALUATION_NUMBERS = 2**19
+"""Numbers in the inputs of one forward pass of an evaluation: what a processor's cache holds is several times faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,10 +228,14 @@ class Learner:
 def evaluate(module: nn.Module, task: Task, samples: Samples) -> Evaluation:
     """Loss and metrics of `module`, in the mode it is in, on `samples` (at least one)."""
     with torch.inference_mode():
-        outputs = torch.cat([module(inputs) for inputs in torch.split(samples.inputs, EVALUATION_BATCH)])
+        outputs = torch.cat([module(inputs) for inputs in torch.split(samples.inputs, _evaluation_batch(samples))])
         loss = float(task.loss(outputs, samples.targets))
         metrics = {name: float(metric(outputs, samples.targets)) for name, metric in task.metrics.items()}
     return Evaluation(loss, metrics)
+
+
+def _evaluation_batch(samples: Samples) -> int:
+    return max(1, min(EVALUATION_BATCH, EVALUATION_NUMBERS // max(1, samples.inputs[0].numel())))
 
 
 def rehearse(task: Task, samples: Samples) -> None:
