@@ -53,7 +53,7 @@ def make_brain(
 ) -> Brain:
     primal = torch.zeros(size)
     return Brain(
-        Identity("federation", "N1", "print"),
+        Identity("federation", "N1", "print" if size == 3 else f"print of {size}"),
         plan,
         build_algorithm(AlgorithmOptions(name=algorithm), primal, STEP),
         torch.ones(size),

@@ -113,7 +113,7 @@ def _storage(job: Job, task: Task) -> FlatModel:
 def _gradients(job: Job, task: Task, storage: FlatModel, samples: Samples) -> Gradients:
     if job.simulation.batched == "off":
         return gradients_by_site
-    return choose_gradients(task.new_model(job.training.seed), task.loss, storage, samples)
+    return choose_gradients(task.new_model(job.training.seed), task.loss, storage, samples, job.training.local)
 
 
 def _sites(job: Job, task: Task, train: Mapping[str, Samples], storage: FlatModel) -> dict[str, VirtualSite]:

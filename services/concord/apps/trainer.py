@@ -32,6 +32,7 @@ from concord.settings import Settings
 from concord.site.brain import Brain, Identity, Plan
 from concord.site.edges import Edge
 from concord.site.loop import Facts, Trainer
+from concord.site.own import OwnParameters
 from concord.site.post import Post
 
 READY_TIMEOUT = 60.0
@@ -68,8 +69,8 @@ def job_edges(job: Job, site: str, graph: Topology | None = None) -> dict[str, E
 
 def job_predictor(job: Job, task: Task) -> Predictor:
     """A predictor for the snapshots that this job's trainers publish."""
-    model = task.new_model(job.training.seed)
-    return Predictor(task.build_model, task.classes, task.input_shape, task.name, fingerprint(model))
+    print_ = fingerprint(task.new_model(job.training.seed), job.training.local)
+    return Predictor(task.build_model, task.classes, task.input_shape, task.name, print_)
 
 
 def build_trainer(job: Job, settings: Settings, task: Task, post: Post) -> Trainer:
@@ -107,15 +108,17 @@ def build_learner(job: Job, task: Task, train: Samples, own: SiteSettings, stora
     )
     # All sites start from one model; each draws its own batches.
     seed = training.seed + 1 + own.index
-    return Learner(task.new_model(training.seed), task, train, options, seed, storage)
+    return Learner(task.new_model(training.seed), task, train, options, seed, storage, training.local)
 
 
 def build_brain(job: Job, own: SiteSettings, learner: Learner, plan: Plan, edges: Mapping[str, Edge]) -> Brain:
     """The brain of one site around its learner's tensors; JobError for impossible settings."""
     options = AlgorithmOptions(**job.algorithm.model_dump())
-    algorithm = build_algorithm(options, learner.primal, LocalStep(own.learning_rate, own.local_steps))
-    identity = Identity(job.name, own.name, fingerprint(learner.module))
-    return Brain(identity, plan, algorithm, learner.gradient, edges)
+    shared, kept = learner.flat.shared, learner.flat.own
+    algorithm = build_algorithm(options, shared.primal, LocalStep(own.learning_rate, own.local_steps))
+    identity = Identity(job.name, own.name, fingerprint(learner.module, job.training.local))
+    stays = OwnParameters(kept.primal, kept.gradient, own.learning_rate) if learner.flat.kept else None
+    return Brain(identity, plan, algorithm, shared.gradient, edges, stays)
 
 
 def job_plan(job: Job, local_steps: int) -> Plan:

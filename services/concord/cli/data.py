@@ -8,7 +8,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from concord.apps.trainer import job_task, split_options
-from concord.errors import JobError
+from concord.consensus.vectors import matching, trainable
+from concord.errors import JobError, TaskError
 from concord.job import Job
 from concord.learning.task import describe
 
@@ -19,6 +20,18 @@ def class_counts(job: Job) -> dict[str, dict[str, int]]:
     rows = describe(task, job.site_names, split_options(job))
     names = task.classes or tuple(str(index) for index in range(max(len(row.counts) for row in rows)))
     return {row.site: {name: count for name, count in zip(names, row.counts, strict=True) if count} for row in rows}
+
+
+def local_parameters(job: Job) -> list[str] | None:
+    """The names of the parameters that stay at their sites; TaskError for a wrong pattern.
+
+    None if the model cannot be built on this machine.
+    """
+    try:
+        model = job_task(job).new_model(job.training.seed)
+    except TaskError:
+        return None
+    return matching(trainable(model, job.training.local), job.training.local)
 
 
 def held_out_sample(job: Job, index: int) -> tuple[Tensor, str]:

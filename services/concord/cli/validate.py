@@ -36,7 +36,7 @@ def validate(
     """Check a job file: all problems with their lines (exit 2), or a summary of what it asks for."""
     loaded = load_job(job, overrides or ())
     split, missing = _split(loaded) if data else (None, None)
-    summary = summarise(loaded)
+    summary = {**summarise(loaded), "local": (_local(loaded) if data else None) or list(loaded.training.local)}
     if as_json:
         print_json({"valid": True, **summary, "split": split, "data": missing})
         return
@@ -74,7 +74,9 @@ def _overview(summary: Mapping[str, object]) -> Table:
         **summary,
         "edges": " ".join("-".join(edge) for edge in edges) if isinstance(edges, list) else "",
     }
-    shown["sites"] = " ".join(summary["sites"]) if isinstance(summary["sites"], list) else ""
+    for key in ("sites", "local"):
+        names = summary[key]
+        shown[key] = " ".join(names) if isinstance(names, list) else ""
     shown["overridden"] = _sites_apart(summary["overridden"])
     return table("The job is valid", ("key", "value"), shown.items())
 
@@ -86,6 +88,15 @@ def _sites_apart(overridden: object) -> str | None:
         f"{site}: {', '.join(f'{key} {value}' for key, value in changes.items())}"
         for site, changes in overridden.items()
     )
+
+
+def _local(job: Job) -> list[str] | None:
+    """The parameters that stay at their sites; None if that cannot be told here."""
+    if not job.training.local:
+        return None
+    from concord.cli.data import local_parameters
+
+    return local_parameters(job)
 
 
 def _split(job: Job) -> tuple[ClassCounts | None, str | None]:

@@ -149,6 +149,7 @@ class TrainingSection(Section):
     seconds, so that a model whose steps are much faster than its exchange does not run ahead of it.
     `momentum` in [0, 1), `weight_decay` per step, `clip` the greatest norm of a gradient. After
     `max_bad_steps` steps in a row whose loss is not finite the site goes back to its last good checkpoint.
+    Parameters whose names match a pattern of `local` (`head.*`) stay at their site and are never sent.
     """
 
     rounds: Count | None = 300
@@ -162,6 +163,7 @@ class TrainingSection(Section):
     clip: Positive | None = None
     seed: Seed = 0
     max_bad_steps: Count = 20
+    local: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
 
 
 class ExchangeSection(Section):

@@ -6,7 +6,7 @@ Must not know the algorithm that uses the gradient, neighbours, files or clocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -114,8 +114,8 @@ class Learner:
     """Binds a model and draws its gradients from one site's training samples.
 
     `primal` (n,) holds the parameters and is for the algorithm to change in place; `gradient` (n,) is
-    overwritten by each step. They are new tensors, or those of `storage`. The module is left in training mode
-    between calls.
+    overwritten by each step. They are new tensors, or those of `storage`; `flat` tells those that match a pattern of
+    `local`, which stay at the site, from the others. The module is left in training mode between calls.
     """
 
     def __init__(
@@ -126,8 +126,9 @@ class Learner:
         options: GradientOptions,
         seed: int,
         storage: FlatModel | None = None,
+        local: Sequence[str] = (),
     ) -> None:
-        flat = bind(module, storage)
+        self.flat = flat = bind(module, storage, local)
         self.module = module.train()
         self.primal = flat.primal
         self.gradient = flat.gradient

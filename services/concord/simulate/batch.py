@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from concord.consensus.vectors import FlatModel, bind
+from concord.consensus.vectors import FlatModel, bind, trainable
 from concord.learning.objectives import Loss
 from concord.learning.samples import Samples
 from concord.learning.steps import StepResult
@@ -33,25 +33,28 @@ Mapped = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Of models (k, n), inputs (k, batch, ...) and targets (k, batch, ...): gradients (k, n) and losses (k,)."""
 
 
-def choose_gradients(template: nn.Module, loss: Loss, storage: FlatModel, samples: Samples) -> Gradients:
+def choose_gradients(
+    template: nn.Module, loss: Loss, storage: FlatModel, samples: Samples, local: Sequence[str] = ()
+) -> Gradients:
     """The batched path if it gives this model the same gradients and saves time, else the path by site.
 
-    `samples` (at least one) are to try it on. Random layers, norms with running averages and code that looks into
-    tensors cannot be mapped over; convolutions can, but on a CPU that is no faster.
+    `samples` (at least one) are to try it on, `local` the patterns of parameters that stay at their sites. Random
+    layers, norms with running averages and code that looks into tensors cannot be mapped over; convolutions can, but
+    on a CPU that is no faster.
     """
     on_cpu = storage.primal.device.type == "cpu"
     slow = on_cpu and any(isinstance(module, _CONVOLUTIONS) for module in template.modules())
     few = Samples(samples.inputs[:2], samples.targets[:2])
-    if slow or len(storage.primal) < GROUP_SIZES[-1] or not _agrees(deepcopy(template), loss, few):
+    if slow or len(storage.primal) < GROUP_SIZES[-1] or not _agrees(deepcopy(template), loss, few, local):
         return gradients_by_site
-    return BatchedGradients(template, loss, storage)
+    return BatchedGradients(template, loss, storage, local)
 
 
-def _agrees(template: nn.Module, loss: Loss, samples: Samples) -> bool:
+def _agrees(template: nn.Module, loss: Loss, samples: Samples, local: Sequence[str]) -> bool:
     """Whether both paths give one gradient for one small batch, with other values than those of the tracing."""
-    flat = bind(template.train())
+    flat = bind(template.train(), local=local)
     twice = FlatModel(flat.primal.repeat(2, 1).mul_(0.5), flat.gradient.repeat(2, 1))
-    together = BatchedGradients(template, loss, twice)
+    together = BatchedGradients(template, loss, twice, local)
     try:
         together.compute([0, 1], [samples, samples])
     except RuntimeError:
@@ -65,16 +68,17 @@ def _agrees(template: nn.Module, loss: Loss, samples: Samples) -> bool:
 class BatchedGradients:
     """Computes the gradients of sites whose models and gradients are the rows of `storage`, each (sites, n).
 
-    `template` is a module like theirs; its own trainable parameters are not used.
+    `template` is a module like theirs; its own trainable parameters are not used. `local` are the patterns that the
+    order of the rows goes by.
     """
 
-    def __init__(self, template: nn.Module, loss: Loss, storage: FlatModel) -> None:
+    def __init__(self, template: nn.Module, loss: Loss, storage: FlatModel, local: Sequence[str] = ()) -> None:
         self._template = template.train()
         self._loss = loss
         self._storage = storage
-        trainable = {name: one for name, one in template.named_parameters() if one.requires_grad}
-        self._shapes = {name: one.shape for name, one in trainable.items()}
-        self._sizes = [one.numel() for one in trainable.values()]
+        parameters = trainable(template, local)
+        self._shapes = {name: one.shape for name, one in parameters.items()}
+        self._sizes = [one.numel() for one in parameters.values()]
         self._traces: dict[object, Mapped] = {}
 
     def __call__(self, sites: Sequence[VirtualSite]) -> list[StepResult]:

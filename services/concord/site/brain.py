@@ -38,6 +38,7 @@ from concord.site.events import (
     UpdatesArrived,
 )
 from concord.site.ledger import Counters, EdgeMemory, Timer
+from concord.site.own import OwnParameters
 from concord.site.status import Phase, Progress
 from concord.wire.messages import Header, Stamp, Update
 
@@ -72,9 +73,10 @@ class Plan:
 
 
 class Brain:
-    """Drives one algorithm over one site's edges.
+    """Drives one algorithm over one site's edges, and beside it the site's `own` parameters, which are never sent.
 
-    `gradient` is the flat buffer that holds the newest gradient when `GradientComputed` arrives.
+    `gradient` is the flat buffer, like the algorithm's primal, that holds the newest gradient when `GradientComputed`
+    arrives.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Brain:
         algorithm: Algorithm,
         gradient: Tensor,
         edges: Mapping[str, Edge],
+        own: OwnParameters | None = None,
     ) -> None:
         self.identity = identity
         self.plan = plan
@@ -95,6 +98,7 @@ class Brain:
         self.refused = 0
         """Updates of the right layout whose content could not be."""
         self._gradient = gradient
+        self._own = own
         self._edges: dict[str, EdgeMemory] = {}
         self._bad_in_a_row = 0
         self._booted_at = 0.0
@@ -131,6 +135,8 @@ class Brain:
             return self._bad_step()
         self._bad_in_a_row = 0
         self.algorithm.local_step(self._gradient)
+        if self._own is not None:
+            self._own.step()
         counters = self.counters
         counters.step += 1
         counters.samples += event.samples
@@ -304,21 +310,25 @@ class Brain:
     # --- checkpoint ------------------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Tensor], str]:
-        """Tensors (primal and algorithm) and a JSON memo (counters, edges) that together restore this brain."""
+        """Tensors (models and algorithm) and a JSON memo (counters, edges) that together restore this brain."""
         tensors = {f"algorithm.{name}": tensor for name, tensor in self.algorithm.state().items()}
-        tensors["primal"] = self.algorithm.primal.clone()
-        edges = {name: memory.memo() for name, memory in self._edges.items()}
-        return tensors, json.dumps({"counters": asdict(self.counters), "edges": edges, "metrics": dict(self.metrics)})
+        tensors |= {name: tensor.clone() for name, tensor in self._models().items()}
+        memo = {
+            "fingerprint": self.identity.fingerprint,
+            "algorithm": self.algorithm.name,
+            "counters": asdict(self.counters),
+            "edges": {name: memory.memo() for name, memory in self._edges.items()},
+            "metrics": dict(self.metrics),
+        }
+        return tensors, json.dumps(memo)
 
     def load_state(self, tensors: Mapping[str, Tensor], memo: str) -> None:
         """The inverse of `state`; the checkpoint's edges replace those of the job file.
 
         CheckpointError if the checkpoint is of another model or algorithm.
         """
-        primal = tensors.get("primal")
-        if primal is None or primal.shape != self.algorithm.primal.shape:
-            raise CheckpointError("the checkpoint is of another model: its parameters have another number")
         fields = json.loads(memo)
+        self._check_same(fields)
         for neighbour in list(self._edges):
             self.algorithm.remove_neighbour(neighbour)
         self._edges.clear()
@@ -330,8 +340,9 @@ class Brain:
         self.phase = Phase.FINISHED if self._is_done() else Phase.TRAINING
 
     def load_model(self, tensors: Mapping[str, Tensor]) -> None:
-        """Only the primal and what the algorithm remembers, as a rollback needs: the counters go on."""
-        self.algorithm.primal.copy_(tensors["primal"])
+        """Only the models and what the algorithm remembers, as a rollback needs: the counters go on."""
+        for name, model in self._models().items():
+            model.copy_(tensors[name])
         prefix = "algorithm."
         self.algorithm.load_state(
             {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
@@ -341,3 +352,17 @@ class Brain:
         """Count a rollback that has just been carried out."""
         self.counters.rollbacks += 1
         self._bad_in_a_row = 0
+
+    def _models(self) -> dict[str, Tensor]:
+        return {"primal": self.algorithm.primal} | ({} if self._own is None else {"own": self._own.primal})
+
+    def _check_same(self, memo: Mapping[str, object]) -> None:
+        if memo.get("fingerprint") != self.identity.fingerprint:
+            raise CheckpointError(
+                "the checkpoint is of another model: task.model, task.options and training.local must be as they were"
+            )
+        if memo.get("algorithm") != self.algorithm.name:
+            raise CheckpointError(
+                f"the checkpoint is of another algorithm: algorithm.name is '{self.algorithm.name}', and was "
+                f"'{memo.get('algorithm')}'"
+            )
