@@ -77,7 +77,7 @@ def test_the_seed_alone_decides(kind: str) -> None:
 def test_torch_s_own_generator_is_neither_read_nor_moved(kind: str) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    split(balanced(), names(4), SplitOptions(kind=kind, classes=(3, 4)))
+    split(balanced(), names(4), SplitOptions(kind=kind, classes=(3, 4), width=4, stride=3))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -100,6 +100,22 @@ def test_quantity_skews_sizes_but_not_labels() -> None:
     assert max(row.total for row in rows) > 3 * min(row.total for row in rows)
     for row in rows:
         assert max(row.counts) - min(row.counts) <= 3
+
+
+def test_windows_lie_in_one_circle_and_their_holders_get_about_the_same_of_a_class() -> None:
+    targets, sites = balanced(10, each=700), names(8)
+    options = SplitOptions(kind="windows", width=8, stride=4, seed=3)
+    shares = split(targets, sites, options)
+    assert_deals_out(shares, len(targets), sites)
+    rows = class_counts(targets, shares)
+    held = [set(row.held) for row in rows]
+    assert [len(classes) for classes in held] == [8] * 8
+    # A stride of 4 round a circle of 10 comes back after five sites, and neighbours have four or more in common.
+    assert held[:3] == held[5:]
+    assert all(len(held[one] & held[one + 1]) >= 4 for one in range(7))
+    for label in range(10):
+        parts = [row.counts[label] for row in rows if row.counts[label]]
+        assert max(parts) <= min(parts) / 0.8 + 1
 
 
 def test_iid_gives_all_the_same_number_and_needs_no_classes() -> None:
@@ -127,6 +143,8 @@ def test_class_counts_have_a_column_for_every_class() -> None:
         (names(3), SplitOptions(kind="dirichlet", alpha=float("nan")), "split.alpha"),
         (names(3), SplitOptions(kind="quantity", minimum=201), "split.minimum: 201 must be within 1..200"),
         (names(3), SplitOptions(kind="quantity", minimum=0), "split.minimum: 0"),
+        (names(3), SplitOptions(kind="windows", width=11), "split.width: 11 must be within 1..10"),
+        (names(3), SplitOptions(kind="windows"), "windows of 2, 2 apart, leave classes out at 3 sites"),
         (names(601), SplitOptions(kind="iid"), "600 samples cannot give each of 601 sites one"),
         (["a", "a"], SplitOptions(), "each name once"),
         ([], SplitOptions(), "at least one"),
@@ -138,7 +156,7 @@ def test_what_cannot_be_dealt_out_says_what_could(sites: list[str], options: Spl
         split(balanced(), sites, options)
 
 
-@pytest.mark.parametrize("kind", ["classes-per-site", "dirichlet", "quantity"])
+@pytest.mark.parametrize("kind", ["classes-per-site", "dirichlet", "quantity", "windows"])
 def test_a_split_by_class_needs_classes(kind: str) -> None:
     with pytest.raises(SplitError, match=r"needs one integer class per sample.*float32 of shape \(9, 14\)"):
         split(torch.zeros(9, 14), names(2), SplitOptions(kind=kind))

@@ -84,13 +84,16 @@ class SplitSection(Section):
     own.
 
     `classes` is the least and the greatest number of classes a site holds; `alpha` how even the shares are
-    (small: uneven); `minimum` the fewest samples a site gets; `seed` makes the split repeatable.
+    (small: uneven); `minimum` the fewest samples a site gets; `width` how many classes a window holds and `stride` how
+    many it is on from the one before; `seed` makes the split repeatable.
     """
 
     kind: Annotated[str, one_of("split", tuple(SPLIT_OPTIONS))] = "classes-per-site"
     classes: Annotated[tuple[Count, Count], Field(strict=False)] = (2, 3)
     alpha: Positive = 0.5
     minimum: Count = 1
+    width: Count = 2
+    stride: Count = 2
     seed: Seed = 0
 
 

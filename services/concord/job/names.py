@@ -31,6 +31,7 @@ SPLIT_OPTIONS = {
     "dirichlet": ("alpha",),
     "iid": (),
     "quantity": ("alpha", "minimum"),
+    "windows": ("width", "stride"),
 }
 """Each kind of split, and the options (besides `seed`) that have a meaning for it."""
 

@@ -18,6 +18,7 @@ from concord.suggest import unknown
 
 Shares = dict[str, list[int]]
 _Groups = list[list[int]]
+_WINDOW_WEIGHTS = (0.8, 1.0)  # between these lies the weight that a holder of a class gets its part by
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class SplitOptions:
 
     `classes-per-site`: each site holds between `classes[0]` and `classes[1]` classes. `dirichlet`: each class
     is shared out by a draw from a Dirichlet distribution; a smaller `alpha` (> 0) means more bias.
+    `windows`: the classes lie in a circle, in random order; each site holds `width` of them in a row, beginning
+    `stride` classes after the site before, and the holders of a class get about the same number (Niwa et al., 2021).
     `quantity`: every site has all labels alike, but sizes drawn from a Dirichlet distribution of `alpha`, at
     least `minimum` samples each. `iid`: the same number for all, at random.
     """
@@ -34,6 +37,8 @@ class SplitOptions:
     classes: tuple[int, int] = (2, 3)
     alpha: float = 0.5
     minimum: int = 1
+    width: int = 2
+    stride: int = 2
     seed: int = 0
 
 
@@ -138,6 +143,35 @@ def _by_dirichlet(targets: Tensor, sites: Sequence[str], options: SplitOptions, 
     return _without_empty(shares)
 
 
+def _by_windows(targets: Tensor, sites: Sequence[str], options: SplitOptions, rng: random.Random) -> Shares:
+    groups = _shuffled_groups(targets, options.kind, rng)
+    shares: Shares = {site: [] for site in sites}
+    for members, holders in zip(groups, _holders_by_window(len(groups), sites, options, rng), strict=True):
+        weights = [rng.uniform(*_WINDOW_WEIGHTS) for _ in holders]
+        sizes = _apportion([weight / sum(weights) for weight in weights], len(members))
+        _cut(members, holders, sizes, shares)
+    return _without_empty(shares)
+
+
+def _holders_by_window(
+    classes: int, sites: Sequence[str], options: SplitOptions, rng: random.Random
+) -> list[list[str]]:
+    """For each class the sites whose window it lies in."""
+    if not 1 <= options.width <= classes:
+        raise SplitError(f"split.width: {options.width} must be within 1..{classes}, the number of classes")
+    circle = rng.sample(range(classes), classes)
+    holders: list[list[str]] = [[] for _ in range(classes)]
+    for position, site in enumerate(sites):
+        for place in range(options.width):
+            holders[circle[(position * options.stride + place) % classes]].append(site)
+    if not all(holders):
+        raise SplitError(
+            f"split.width: windows of {options.width}, {options.stride} apart, leave classes out at {len(sites)} sites"
+            "; make them wider"
+        )
+    return holders
+
+
 def _evenly(targets: Tensor, sites: Sequence[str], _options: SplitOptions, rng: random.Random) -> Shares:
     order = rng.sample(range(len(targets)), len(targets))
     return {site: order[position :: len(sites)] for position, site in enumerate(sites)}
@@ -228,6 +262,7 @@ _DEALERS: Mapping[str, Callable[[Tensor, Sequence[str], SplitOptions, random.Ran
     "dirichlet": _by_dirichlet,
     "iid": _evenly,
     "quantity": _by_quantity,
+    "windows": _by_windows,
 }
 SPLIT_KINDS = tuple(_DEALERS)
 """The kinds of split that a job may name."""

@@ -20,7 +20,7 @@ from concord.learning.task import Task
 EVALUATION_BATCH = 1024
 """Samples per forward pass of an evaluation: bounds its memory whatever the size of the data."""
 EVALUATION_NUMBERS = 2**19
-"""Numbers in the inputs of one forward pass of an evaluation: what a processor's cache holds is several times faster."""
+"""Numbers in the inputs of one forward pass of an evaluation: several times faster than what a cache cannot hold."""
 
 
 @dataclass(frozen=True, slots=True)

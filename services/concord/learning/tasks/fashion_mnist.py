@@ -21,6 +21,7 @@ CLASSES = (
 )  # fmt: skip
 SIZE = 28
 MEAN, DEVIATION = (0.2860,), (0.3530,)  # of the training pixels in [0, 1], as usual for this data set
+_PIXELS = {"standard": (MEAN, DEVIATION), "unit": ((0.0,), (1.0,))}
 
 _SITE = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 _SHA256 = {
@@ -37,20 +38,24 @@ SOURCE = DataSource(
 
 
 def build_task(options: Mapping[str, object]) -> Task:
-    """Options: `model` (cnn, lenet5 or mlp), `hidden` (width of the mlp, 128), `path` (of the four files).
+    """Options: `model` (cnn, lenet5, mlp or logistic), `hidden` (width of the mlp, 128), `path` (of the four files).
 
-    Inputs are uint8 (n, 1, 28, 28); the model scales them, so a served model takes pixel values 0..255.
+    Inputs are uint8 (n, 1, 28, 28); the model scales them, so a served model takes pixel values 0..255. `pixels` says
+    to what: standard (zero mean, unit deviation) or unit (from 0 to 1).
     """
     reader = Options(options)
-    model = reader.choice("model", ("cnn", "lenet5", "mlp"))
+    model = reader.choice("model", ("cnn", "lenet5", "mlp", "logistic"))
     hidden, path = reader.count("hidden", 128), reader.text("path")
+    mean, deviation = _PIXELS[reader.choice("pixels", tuple(_PIXELS))]
     reader.finish()
 
     def build_model() -> nn.Module:
-        scale = models.Pixels(MEAN, DEVIATION)
+        scale = models.Pixels(mean, deviation)
         match model:
             case "mlp":
                 return nn.Sequential(scale, nn.Flatten(), models.mlp(SIZE * SIZE, hidden, len(CLASSES)))
+            case "logistic":
+                return nn.Sequential(scale, nn.Flatten(), models.logistic(SIZE * SIZE, len(CLASSES)))
             case "lenet5":
                 return nn.Sequential(scale, models.lenet5(1, SIZE, len(CLASSES)))
             case _:
