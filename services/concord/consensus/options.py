@@ -28,6 +28,9 @@ class AlgorithmOptions:
         bytes), a random low-rank projection, or with none everything.
     keep: of c-ecl, the part of the model that one message tells, from above 0 to 1. Fewer bytes, slower agreement.
     number_format: of c-ecl, how numbers travel: full (4 bytes), float16 or int8; the last two blur the result.
+    momentum: of momentum-tracking and qg-dsgdm, the factor b in [0, 1): over about 1 / (1 - b) steps, or rounds, the
+        direction is averaged. The length of a step is the learning rate whatever b is.
+    proximal: of fedprox, the weight of its spring, in loss per squared parameter unit. Larger ties clients closer.
 
     JobError if a value is out of its range.
     """
@@ -40,16 +43,21 @@ class AlgorithmOptions:
     compression: str = "random-k"
     keep: float = 0.1
     number_format: str = "full"
+    momentum: float = 0.9
+    proximal: float = 0.1
 
     def __post_init__(self) -> None:
         if self.penalty is not None:
             require_positive("penalty", self.penalty)
         require_positive("penalty_scale", self.penalty_scale)
         require_positive("gamma_scale", self.gamma_scale)
+        require_positive("proximal", self.proximal)
         if not 0 < self.averaging <= 1:
             raise JobError(f"averaging is {self.averaging}; it must be above 0 and at most 1")
         if not 0 < self.keep <= 1:
             raise JobError(f"keep is {self.keep}; it must be above 0 and at most 1")
+        if not 0 <= self.momentum < 1:
+            raise JobError(f"momentum is {self.momentum}; it must be at least 0 and below 1")
 
 
 def require_positive(key: str, value: float) -> None:
