@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from concord.consensus.compression import compression_names
 from concord.consensus.graph import topology_kinds
-from concord.consensus.registry import AlgorithmOptions, algorithm_names
+from concord.consensus.registry import AlgorithmOptions, algorithm_names, server_algorithm_names
 from concord.errors import JobError
 from concord.job import Job, JobFileError, load_job, names, parse_job
 from concord.learning.objectives import LOSSES, METRICS
@@ -139,7 +140,7 @@ def test_a_wrong_override_is_told_as_such(override: str, message: str) -> None:
         ("algorithm: {name: c-ecl, number_format: int4}", "unknown number format 'int4'; did you mean 'int8'?"),
         ("algorithm: {name: c-ecl, keep: 0}", "algorithm.keep: should be greater than 0, found 0"),
         ("algorithm: {keep: 0.5}", "algorithm.keep: has no meaning for the algorithm 'ecl-isvr', only for c-ecl"),
-        ("algorithm: {name: fedavg}", "unknown algorithm 'fedavg'; known: "),
+        ("algorithm: {name: fedsgd}", "unknown algorithm 'fedsgd'; known: "),
         ("algorithm: {penalty: 1}", "algorithm.penalty: has no meaning for the algorithm 'ecl-isvr', only f"),
         ("algorithm: {averaging: 1.5}", "algorithm.averaging: should be less than or equal to 1, found 1.5"),
         ("topology: rnig", "unknown topology 'rnig'; did you mean 'ring'?"),
@@ -229,6 +230,8 @@ def test_a_file_that_cannot_be_read_is_a_job_error(tmp_path: Path) -> None:
 
 def test_the_names_are_those_of_the_registries() -> None:
     assert set(names.ALGORITHMS) == set(algorithm_names())
+    assert set(names.SERVER_ALGORITHMS) == set(server_algorithm_names())
+    assert set(names.ALGORITHM_OPTIONS) < {option.name for option in fields(AlgorithmOptions)}
     assert compression_names() == (names.COMPRESSIONS, names.NUMBER_FORMATS)
     assert set(names.TOPOLOGY_OPTIONS) == set(topology_kinds())
     assert set(names.SPLIT_OPTIONS) == set(SPLIT_KINDS)
@@ -262,3 +265,28 @@ def test_reading_a_job_does_not_load_torch() -> None:
     code = "import sys, concord.job, concord.settings, concord.cli.main; print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("algorithm={name: gossip, momentum: 0.5}", "only for momentum-tracking, qg-dsgdm"),
+        ("algorithm={name: fedavg, proximal: 1}", "only for fedprox"),
+        ("algorithm={name: qg-dsgdm, momentum: 1}", "algorithm.momentum: should be less than 1, found 1"),
+        ("algorithm={name: fedprox, proximal: 0}", "algorithm.proximal: should be greater than 0, found 0"),
+        ("algorithm=relay-sgd", "topology: should be a tree for the algorithm 'relay-sgd'"),
+    ],
+)
+def test_an_option_or_topology_that_an_algorithm_cannot_use_is_told(override: str, message: str) -> None:
+    (problem,) = problems_of(MINIMAL, override)
+    assert message in problem
+
+
+def test_a_tree_is_what_relay_sgd_needs() -> None:
+    assert parse_job(MINIMAL, ["algorithm=relay-sgd", "topology=star"]).algorithm.name == "relay-sgd"
+
+
+def test_only_a_simulation_runs_an_algorithm_with_a_server() -> None:
+    parse_job(MINIMAL).require_deployable()
+    with pytest.raises(JobError, match="fedavg needs a server"):
+        parse_job(MINIMAL, ["algorithm=fedavg"]).require_deployable()

@@ -8,10 +8,22 @@ from dataclasses import replace
 
 import torch
 
-from concord.apps.trainer import build_brain, build_learner, job_edges, job_plan, job_task, mean_weight, split_options
+from concord.apps.trainer import (
+    build_brain,
+    build_learner,
+    job_edges,
+    job_plan,
+    job_task,
+    mean_weight,
+    own_parameters,
+    split_options,
+)
+from concord.consensus.algorithm import LocalStep, payload_bytes
+from concord.consensus.registry import AlgorithmOptions, build_client
 from concord.consensus.vectors import FlatModel
 from concord.errors import JobError
-from concord.job import Job
+from concord.job import Job, SiteSettings
+from concord.job.names import SERVER_ALGORITHMS
 from concord.job.simulation import LinkSection, SimulationSection, SiteFaultsSection
 from concord.job.simulation_checks import edge_names
 from concord.learning.partition import split
@@ -25,6 +37,7 @@ from concord.simulate.experiment import EdgeKey, Experiment, Gradients, Scenario
 from concord.simulate.faults import Crash, Faults
 from concord.simulate.network import Link
 from concord.simulate.report import Reference
+from concord.simulate.rounds import Participant, ServerExperiment, Timetable
 from concord.simulate.virtual_site import VirtualSite
 from concord.site.brain import Plan
 from concord.site.edges import Edge
@@ -39,9 +52,11 @@ def with_seed(job: Job, number: int) -> Job:
     return job.model_copy(update={"training": training, "split": split_section})
 
 
-def build_experiment(job: Job) -> Experiment:
+def build_experiment(job: Job) -> Experiment | ServerExperiment:
     """All sites of a job, ready to run; JobError if the job does not say when to end, or its task cannot be built."""
     _require_end(job)
+    if job.algorithm.name in SERVER_ALGORITHMS:
+        return _server_experiment(job)
     task, graph = job_task(job), job.topology_graph()
     edges = {name: job_edges(job, name, graph) for name in job.site_names}
     train, storage = _training_samples(job, task), _storage(job, task)
@@ -53,6 +68,47 @@ def build_experiment(job: Job) -> Experiment:
         task.headline,
         _gradients(job, task, storage, train[job.site_names[0]]),
     )
+
+
+def _server_experiment(job: Job) -> ServerExperiment:
+    """The same sites around a server, each joined to it by a link as `simulation.network` says, but without loss."""
+    uneven = {job.site(name).local_steps for name in job.site_names}
+    if len(uneven) > 1:
+        raise JobError(f"local_steps: should be alike at all sites for {job.algorithm.name}, found {sorted(uneven)}")
+    task, section = job_task(job), job.simulation
+    train, storage = _training_samples(job, task), _storage(job, task)
+    end = section.duration if section.duration is not None else job.training.seconds
+    return ServerExperiment(
+        [_participant(job, task, train[name], storage, row) for row, name in enumerate(job.site_names)],
+        Timetable(section.evaluate_every, None if section.duration is not None else job.training.rounds, end),
+        task.pool(job.site_names).test,
+        task.headline,
+        _gradients(job, task, storage, train[job.site_names[0]]),
+    )
+
+
+def _participant(job: Job, task: Task, train: Samples, storage: FlatModel, row: int) -> Participant:
+    own = job.site(job.site_names[row])
+    learner = build_learner(job, task, train, own, FlatModel(storage.primal[row], storage.gradient[row]))
+    step = LocalStep(own.learning_rate, own.local_steps)
+    client = build_client(AlgorithmOptions(**job.algorithm.model_dump()), learner.flat.shared.primal, step)
+    return Participant(
+        own.name,
+        learner,
+        client,
+        _round_seconds(job, own, payload_bytes(client.layout())),
+        own.weight,
+        own_parameters(learner, own),
+        row,
+    )
+
+
+def _round_seconds(job: Job, own: SiteSettings, size: int) -> float:
+    """Down, the local steps, up; at least the pace."""
+    section = job.simulation
+    network, speed = section.network, section.faults(own.name).speed
+    transfer = network.latency + (size / network.bandwidth if network.bandwidth else 0.0)
+    return 2 * transfer + max(job.training.pace, own.local_steps * section.step_seconds / speed)
 
 
 def reference(job: Job, steps: int) -> Reference:

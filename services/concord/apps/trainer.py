@@ -114,11 +114,16 @@ def build_learner(job: Job, task: Task, train: Samples, own: SiteSettings, stora
 def build_brain(job: Job, own: SiteSettings, learner: Learner, plan: Plan, edges: Mapping[str, Edge]) -> Brain:
     """The brain of one site around its learner's tensors; JobError for impossible settings."""
     options = AlgorithmOptions(**job.algorithm.model_dump())
-    shared, kept = learner.flat.shared, learner.flat.own
+    shared = learner.flat.shared
     algorithm = build_algorithm(options, shared.primal, LocalStep(own.learning_rate, own.local_steps))
     identity = Identity(job.name, own.name, fingerprint(learner.module, job.training.local))
-    stays = OwnParameters(kept.primal, kept.gradient, own.learning_rate) if learner.flat.kept else None
-    return Brain(identity, plan, algorithm, shared.gradient, edges, stays)
+    return Brain(identity, plan, algorithm, shared.gradient, edges, own_parameters(learner, own))
+
+
+def own_parameters(learner: Learner, own: SiteSettings) -> OwnParameters | None:
+    """The parameters that stay at the site, if there are any."""
+    kept = learner.flat.own
+    return OwnParameters(kept.primal, kept.gradient, own.learning_rate) if learner.flat.kept else None
 
 
 def job_plan(job: Job, local_steps: int) -> Plan:

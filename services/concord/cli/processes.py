@@ -66,6 +66,7 @@ def _command(module: str) -> Callable[..., None]:
             "insecure": "true" if insecure else None,
         }
         loaded = load_job(job, overrides or ())
+        loaded.require_deployable()
         settings = load_settings(flags, os.environ)
         _check_names(loaded, settings)
         run = cast(Run, import_module(module).run)

@@ -47,6 +47,7 @@ def up(
 ) -> None:
     """Run all sites of a job on this machine, each a real process, and show how they come to agree."""
     loaded = load_job(job, overrides or ())
+    loaded.require_deployable()
     run_file = run_file_path(os.environ)
     with interruptible() as stop, LocalFleet(loaded, base_port, state_dir) as fleet:
         write_run_file(run_file, RunFile(loaded.name, str(job), dict(fleet.urls), os.getpid()))

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from concord.consensus.graph import Topology
 from concord.errors import TopologyError
 from concord.job.model import Job
-from concord.job.names import ALGORITHMS_OF_TWO_STEPS, LOSSES, METRICS, SPLIT_OPTIONS, TOPOLOGY_OPTIONS
+from concord.job.names import (
+    ALGORITHM_OPTIONS,
+    ALGORITHMS_OF_TWO_STEPS,
+    LOSSES,
+    METRICS,
+    SPLIT_OPTIONS,
+    TOPOLOGY_OPTIONS,
+)
 from concord.job.problems import Path
 from concord.job.simulation_checks import simulation_checks
 
@@ -58,6 +66,7 @@ def _topology(job: Job) -> Iterator[Finding]:
     except TopologyError as error:
         yield ("topology",), str(error)
         return
+    yield from _tree(job, graph)
     for ours, theirs in sorted(graph.edges):
         yield from _reach(job, ours, theirs)
     yield from simulation_checks(job.simulation, job.site_names, graph.edges)
@@ -93,11 +102,17 @@ def _local_steps(job: Job) -> Iterator[Finding]:
 
 
 def _algorithm(job: Job) -> Iterator[Finding]:
-    if job.algorithm.penalty is not None and job.algorithm.name != "ecl":
+    name, given = job.algorithm.name, job.algorithm.model_fields_set
+    for key, users in ALGORITHM_OPTIONS.items():
+        if key in given and name not in users and getattr(job.algorithm, key) is not None:
+            hint = "; see penalty_scale" if key == "penalty" else ""
+            yield ("algorithm", key), f"has no meaning for the algorithm '{name}', only for {', '.join(users)}{hint}"
+
+
+def _tree(job: Job, graph: Topology) -> Iterator[Finding]:
+    if job.algorithm.name == "relay-sgd" and len(graph.edges) >= len(graph.sites):
         yield (
-            ("algorithm", "penalty"),
-            f"has no meaning for the algorithm '{job.algorithm.name}', only for ecl; see penalty_scale",
+            ("topology",),
+            f"should be a tree for the algorithm 'relay-sgd', such as chain or star, which has {len(graph.sites) - 1} "
+            f"edges between {len(graph.sites)} sites, found {len(graph.edges)}",
         )
-    if job.algorithm.name != "c-ecl":
-        for key in sorted(job.algorithm.model_fields_set & {"compression", "keep", "number_format"}):
-            yield ("algorithm", key), f"has no meaning for the algorithm '{job.algorithm.name}', only for c-ecl"

@@ -15,7 +15,16 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from concord.consensus.graph import Topology, build_topology
-from concord.job.names import ALGORITHMS, COMPRESSIONS, NUMBER_FORMATS, SPLIT_OPTIONS, TASKS, TOPOLOGY_OPTIONS
+from concord.errors import JobError
+from concord.job.names import (
+    ALGORITHMS,
+    COMPRESSIONS,
+    NUMBER_FORMATS,
+    SERVER_ALGORITHMS,
+    SPLIT_OPTIONS,
+    TASKS,
+    TOPOLOGY_OPTIONS,
+)
 from concord.job.simulation import SimulationSection
 from concord.job.values import Count, NotNegative, Positive, Section, Seed, matching, named, one_of
 
@@ -131,10 +140,11 @@ class AlgorithmSection(Section):
     `penalty` is the strength of agreement (plain `ecl` only; derived from step size and degree otherwise);
     `averaging` theta is 1 for PDMM (faster) and 1/2 for ADMM (calmer); the two scales multiply what
     `ecl-isvr` and `sm-ecl` derive by themselves. `compression`, `keep` (the part of the model that one message tells)
-    and `number_format` are for `c-ecl` only.
+    and `number_format` are for `c-ecl` only, the factor `momentum` in [0, 1) for `momentum-tracking` and `qg-dsgdm`,
+    the spring `proximal` for `fedprox`.
     """
 
-    name: Annotated[str, one_of("algorithm", ALGORITHMS)] = "ecl-isvr"
+    name: Annotated[str, one_of("algorithm", ALGORITHMS + SERVER_ALGORITHMS)] = "ecl-isvr"
     penalty: Positive | None = None
     averaging: Annotated[float, Field(gt=0, le=1)] = 1.0
     penalty_scale: Positive = 1.0
@@ -142,6 +152,8 @@ class AlgorithmSection(Section):
     compression: Annotated[str, one_of("compression", COMPRESSIONS)] = "random-k"
     keep: Annotated[float, Field(gt=0, le=1)] = 0.1
     number_format: Annotated[str, one_of("number format", NUMBER_FORMATS)] = "full"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    proximal: Positive = 0.1
 
 
 class TrainingSection(Section):
@@ -251,6 +263,14 @@ class Job(Section):
             reach=own.reach,
             url=own.url,
         )
+
+    def require_deployable(self) -> None:
+        """JobError if only a simulation can run this job."""
+        if self.algorithm.name in SERVER_ALGORITHMS:
+            raise JobError(
+                f"algorithm: {self.algorithm.name} needs a server, which deployed sites do without; "
+                "`concord simulate` runs it, to compare with"
+            )
 
     def topology_graph(self) -> Topology:
         """The graph of sites; TopologyError if it cannot be used."""

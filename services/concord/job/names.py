@@ -13,11 +13,27 @@ ALGORITHMS = (
     "gossip",
     "dpsgd",
     "dpsgd-every-step",
+    "ad-psgd",
+    "d2",
+    "relay-sgd",
     "gradient-tracking",
+    "momentum-tracking",
+    "qg-dsgdm",
     "local",
 )
+SERVER_ALGORITHMS = ("fedavg", "fedprox", "scaffold")
+"""Those that need a server, which only a simulation has."""
 ALGORITHMS_OF_TWO_STEPS = ("ecl-isvr", "c-ecl", "sm-ecl")
 """Those whose terms hold 1 / (K - 1), K being the local steps of a round."""
+ALGORITHM_OPTIONS = {
+    "penalty": ("ecl",),
+    "compression": ("c-ecl",),
+    "keep": ("c-ecl",),
+    "number_format": ("c-ecl",),
+    "momentum": ("momentum-tracking", "qg-dsgdm"),
+    "proximal": ("fedprox",),
+}
+"""Options that it would be a mistake to give to an algorithm that does not read them, and those that do."""
 COMPRESSIONS = ("none", "random-k", "top-k", "low-rank")
 NUMBER_FORMATS = ("full", "float16", "int8")
 """What a message of c-ecl tells of the model, and how numbers travel in it."""

@@ -18,8 +18,7 @@ from concord.consensus.vectors import FlatModel, bind, trainable
 from concord.learning.objectives import Loss
 from concord.learning.samples import Samples
 from concord.learning.steps import StepResult
-from concord.simulate.experiment import Gradients, gradients_by_site
-from concord.simulate.virtual_site import VirtualSite
+from concord.simulate.experiment import Gradients, Stepping, gradients_by_site
 
 GROUP_SIZES = (64, 32, 16, 8, 4)
 """How many sites one call computes: few sizes, since each is traced by itself; fewer sites compute each for itself,
@@ -81,7 +80,7 @@ class BatchedGradients:
         self._sizes = [one.numel() for one in parameters.values()]
         self._traces: dict[object, Mapped] = {}
 
-    def __call__(self, sites: Sequence[VirtualSite]) -> list[StepResult]:
+    def __call__(self, sites: Sequence[Stepping]) -> list[StepResult]:
         """As `gradients_by_site`: every site draws its next batch and finds its gradient in its buffer."""
         batches = [site.learner.draw() for site in sites]
         results: dict[int, StepResult] = {}

@@ -9,9 +9,10 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from functools import partial
+from typing import Protocol
 
 from concord.learning.samples import Samples
-from concord.learning.steps import StepResult
+from concord.learning.steps import Learner, StepResult
 from concord.simulate.clock import Agenda, Rank, Span
 from concord.simulate.network import Lane, Link, Traffic
 from concord.simulate.virtual_site import VirtualSite
@@ -20,7 +21,17 @@ from concord.site.edges import Edge
 EdgeKey = tuple[str, str]
 """The two sites of an edge, in alphabetical order."""
 
-Gradients = Callable[[Sequence[VirtualSite]], Sequence[StepResult]]
+
+class Stepping(Protocol):
+    """Whoever draws gradients: its learner, and the row of its model in the tensor of all models."""
+
+    @property
+    def learner(self) -> Learner: ...
+    @property
+    def row(self) -> int: ...
+
+
+Gradients = Callable[[Sequence[Stepping]], Sequence[StepResult]]
 """Fills the gradient buffer of each site, whose steps all end at one instant."""
 
 Progress = Callable[[float], None]
@@ -31,7 +42,7 @@ _PROGRESS_EVERY = 200
 """Happenings between two words about progress."""
 
 
-def gradients_by_site(sites: Sequence[VirtualSite]) -> list[StepResult]:
+def gradients_by_site(sites: Sequence[Stepping]) -> list[StepResult]:
     """The plain path: each site computes for itself, as it would when deployed."""
     return [site.learner.compute_gradient() for site in sites]
 
