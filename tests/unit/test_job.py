@@ -140,7 +140,7 @@ def test_a_wrong_override_is_told_as_such(override: str, message: str) -> None:
         ("algorithm: {name: c-ecl, number_format: int4}", "unknown number format 'int4'; did you mean 'int8'?"),
         ("algorithm: {name: c-ecl, keep: 0}", "algorithm.keep: should be greater than 0, found 0"),
         ("algorithm: {keep: 0.5}", "algorithm.keep: has no meaning for the algorithm 'ecl-isvr', only for c-ecl"),
-        ("algorithm: {name: fedsgd}", "unknown algorithm 'fedsgd'; known: "),
+        ("algorithm: {name: swarm}", "unknown algorithm 'swarm'; known: "),
         ("algorithm: {penalty: 1}", "algorithm.penalty: has no meaning for the algorithm 'ecl-isvr', only f"),
         ("algorithm: {averaging: 1.5}", "algorithm.averaging: should be less than or equal to 1, found 1.5"),
         ("topology: rnig", "unknown topology 'rnig'; did you mean 'ring'?"),
