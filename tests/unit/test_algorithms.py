@@ -32,7 +32,7 @@ def build(name: str, *neighbours: str, dim: int = 3, dtype: torch.dtype = torch.
 
 
 def message_like(algorithm: Algorithm, value: float) -> dict[str, Tensor]:
-    """A message of the right layout: every float is `value`; whole numbers count up, as indices do."""
+    """A message of the right layout: every float is `value`; whole numbers count up from 1, as indices and counts may."""
     return {name: _filled(part, value) for name, part in algorithm.layout().items()}
 
 
@@ -41,7 +41,7 @@ def _filled(part: PartLayout, value: float) -> Tensor:
     return (
         torch.full((part.length,), value, dtype=dtype)
         if dtype.is_floating_point
-        else torch.arange(part.length).to(dtype)
+        else torch.arange(1, part.length + 1).to(dtype)
     )
 
 
