@@ -9,15 +9,24 @@ ARGS   ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test check lint type arch bench clean
+.PHONY: help install demo figure1 figure2 paper test check lint type arch bench clean
 
 help:  ## List the verbs.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/demo.stamp  ## Create .venv with the `concord` command in it.
 
 demo: $(VENV)/demo.stamp  ## Eight sites learn the digits together: ECL against gossip, local and pooled training.
 	$(BIN)/concord demo $(ARGS)
+
+figure1: $(VENV)/figures.stamp  ## CIFAR-10 at eight sites: error against rounds; longer with ARGS='--size full'.
+	$(BIN)/concord figure 1 $(ARGS)
+
+figure2: $(VENV)/figures.stamp  ## Chest X-rays at eight hospitals.
+	$(BIN)/concord figure 2 $(ARGS)
+
+paper: $(VENV)/figures.stamp  ## Fashion-MNIST as in the paper of ECL-ISVR, beside its published ends.
+	$(BIN)/concord figure paper $(ARGS)
 
 test: check $(VENV)/dev.stamp  ## Run lint, type, arch and all tests.
 	$(BIN)/python -m pytest $(ARGS)
@@ -49,6 +58,10 @@ $(BIN)/python:
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install --constraint constraints.txt --editable '.[demo]'
+	@touch $@
+
+$(VENV)/figures.stamp: $(VENV)/demo.stamp
+	$(PIP) install --constraint constraints.txt --editable '.[demo,datasets]'
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/demo.stamp

@@ -123,7 +123,10 @@ def reference(job: Job, steps: int) -> Reference:
         seed=training.seed,
         evaluate_every=max(1, steps // _REFERENCE_POINTS),
     )
-    return Reference(tuple((point.step / steps, point.evaluation.metrics[task.headline]) for point in curve))
+    return Reference(
+        tuple((point.step / steps, point.evaluation.metrics[task.headline]) for point in curve),
+        curve[-1].evaluation.metrics,
+    )
 
 
 def _require_end(job: Job) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from concord import __version__
-from concord.cli import demo, doctor, predict, processes, simulate, status, up, validate
+from concord.cli import demo, doctor, figure, predict, processes, simulate, status, up, validate
 from concord.cli.render import exit_code, print_error
 from concord.errors import ConcordError
 
@@ -21,6 +21,7 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     processes.register,
     up.register,
     simulate.register,
+    figure.register,
     demo.register,
 )
 """Each adds its commands to the application, in the order in which `--help` lists them."""

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from concord import __version__
 from concord.cli.options import AsJson, JobArgument, Overrides
 from concord.cli.render import console, print_json, table
-from concord.errors import EnvironmentProblem, JobError
+from concord.cli.running import make_folder, run_sweep, unwritable
+from concord.errors import JobError
 from concord.job import Job, load_job
 from concord.job.source import read_value
 
 if TYPE_CHECKING:
-    from concord.cli.sweep import Settings, Sweep
+    from concord.apps.sweep import Settings
     from concord.simulate.report import Point
 
 COLUMNS = ("setting", "mean", "worst", "spread", "pooled", "bytes", "rounds")
@@ -43,17 +43,18 @@ def simulate(
     out: Annotated[Path, typer.Option(help="Folder for results.json, results.csv and curves.")] = Path("out/simulate"),
     reference: Annotated[bool, typer.Option(help="Also train on all data in one place, to compare with.")] = True,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one tensor operation.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Runs at once, each in a process of its own.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Run all sites of a job in this process, in virtual time, over the network that its `simulation` describes."""
     given = overrides or ()
     jobs = [(settings, _job(job, given, settings)) for settings in expand(sweep or ())]
-    _make_folder(out)
+    make_folder(out)
 
-    from concord.cli.sweep import Sweep
+    from concord.apps.sweep import Sweep
 
     began = time.monotonic()
-    points = _run(Sweep(jobs, seeds, reference, threads), quiet=as_json)
+    points = run_sweep(Sweep(jobs, seeds, reference, threads, workers), quiet=as_json)
     header = _header(jobs[0][1], given, seeds, sweep or ())
     _write(out, header, points)
     seconds = round(time.monotonic() - began, 2)
@@ -88,24 +89,6 @@ def _job(path: Path, overrides: Sequence[str], settings: Settings) -> Job:
     return load_job(path, [*overrides, *(f"{key}={json.dumps(value)}" for key, value in settings.items())])
 
 
-def _run(sweep: Sweep, *, quiet: bool) -> list[Point]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console(), disable=quiet, transient=True) as progress:
-        bar = progress.add_task("", total=len(sweep.points) * sweep.seeds)
-
-        def told(name: str, done: float) -> None:
-            progress.update(bar, description=name, completed=done)
-
-        return sweep.run(told)
-
-
 def _header(job: Job, overrides: Sequence[str], seeds: int, sweeps: Sequence[str]) -> dict[str, object]:
     """What was run, in terms that do not depend on when and where."""
     from concord.apps.trainer import job_task
@@ -120,16 +103,8 @@ def _header(job: Job, overrides: Sequence[str], seeds: int, sweeps: Sequence[str
     }
 
 
-def _make_folder(out: Path) -> None:
-    """Before anything else: a run of hours should not end for want of a folder."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(out, error) from error
-
-
 def _write(out: Path, header: Mapping[str, object], points: Sequence[Point]) -> None:
-    from concord.cli.simulation_curves import draw
+    from concord.figures.curves import draw
     from concord.simulate.report import to_csv, to_json
 
     try:
@@ -137,11 +112,7 @@ def _write(out: Path, header: Mapping[str, object], points: Sequence[Point]) -> 
         (out / "results.csv").write_text(to_csv(points))
         draw([out / "curves.png", out / "curves.svg"], points, str(header["metric"]))
     except OSError as error:
-        raise _unwritable(out, error) from error
-
-
-def _unwritable(out: Path, error: OSError) -> EnvironmentProblem:
-    return EnvironmentProblem(f"{out} cannot be written ({error.strerror}); choose another with --out")
+        raise unwritable(out, error) from error
 
 
 def _printed(header: Mapping[str, object], points: Sequence[Point], seconds: float) -> dict[str, object]:

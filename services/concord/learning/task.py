@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,8 @@ PoolLoader = Callable[[], Pool]
 SiteLoader = Callable[[str, Sequence[str]], SiteData]
 """Loads the data of one site where sites are natural; also given the names of all, in the job's order."""
 
+FileFinder = Callable[[], Sequence[Path]]
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -66,7 +69,8 @@ class Task:
 
     `build_model` draws the weights from torch's generator, so seed it first, or call `new_model`.
     `metrics` are in the order of reports, the headline first. `classes` names what the outputs stand for and
-    `input_shape` is of one sample; either is empty if unknown. Exactly one of the two loaders is there.
+    `input_shape` is of one sample; either is empty if unknown. Exactly one of the two loaders is there. `files` finds
+    the files that a loader reads, for a record of what was used.
     """
 
     name: str
@@ -77,6 +81,7 @@ class Task:
     load_site: SiteLoader | None = None
     classes: tuple[str, ...] = ()
     input_shape: tuple[int, ...] = ()
+    files: FileFinder = tuple
 
     @property
     def headline(self) -> str:

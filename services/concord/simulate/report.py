@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from statistics import fmean, stdev
 
 from concord.simulate.experiment import Row, Run
@@ -14,9 +14,13 @@ from concord.simulate.experiment import Row, Run
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Training on all data in one place with as many steps as the average site: (share of the run, metric)."""
+    """Training on all data in one place with as many steps as the average site: (share of the run, metric).
+
+    `metrics` are all of the task's at the end.
+    """
 
     curve: tuple[tuple[float, float], ...]
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def final(self) -> float:
@@ -25,12 +29,21 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class Took:
+    """Real time: seconds by the clock on the wall, and seconds of processors."""
+
+    seconds: float
+    processor_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class SeedRun:
-    """One run with one seed; `reference` is None if none was asked for."""
+    """One run with one seed; `reference` is None if none was asked for. What the run `took` is no part of results."""
 
     seed: int
     run: Run
     reference: Reference | None = None
+    took: Took | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +105,13 @@ def summarise(point: Point) -> Summary:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """The metric over virtual time, over all sites and seeds of a point: mean, least and greatest."""
+    """The metric over virtual time, over all sites and seeds of a point: mean, least and greatest.
+
+    `rounds` are those that the average site had done by then.
+    """
 
     seconds: tuple[float, ...]
+    rounds: tuple[float, ...]
     mean: tuple[float, ...]
     least: tuple[float, ...]
     greatest: tuple[float, ...]
@@ -102,31 +119,42 @@ class Band:
 
 def band(point: Point) -> Band:
     """What a curve of the point shows, at every time that something was measured at."""
-    values: dict[float, list[float]] = {}
+    rows: dict[float, list[Row]] = {}
     for one in point.runs:
         for row in one.run.rows:
-            values.setdefault(row.seconds, []).append(row.metric)
-    times = sorted(values)
+            rows.setdefault(row.seconds, []).append(row)
+    times = sorted(rows)
+    values = [[row.metric for row in rows[at]] for at in times]
     return Band(
         tuple(times),
-        tuple(fmean(values[at]) for at in times),
-        tuple(min(values[at]) for at in times),
-        tuple(max(values[at]) for at in times),
+        tuple(fmean(row.round for row in rows[at]) for at in times),
+        tuple(fmean(some) for some in values),
+        tuple(min(some) for some in values),
+        tuple(max(some) for some in values),
     )
+
+
+def pooled_curve(point: Point) -> list[tuple[float, float]]:
+    """(share of the run, mean metric over seeds); empty if not all seeds have one of the same length."""
+    curves = [one.reference.curve for one in point.runs if one.reference is not None]
+    if not curves or len({len(curve) for curve in curves}) > 1:
+        return []
+    return [(together[0][0], fmean(value for _, value in together)) for together in zip(*curves, strict=True)]
 
 
 def to_json(header: Mapping[str, object], points: Sequence[Point]) -> str:
     """All results but the single rows, which are in the CSV; `header` says what was run."""
-    described = [
-        {
-            "settings": dict(point.settings),
-            "algorithm": point.algorithm,
-            "summary": asdict(summarise(point)),
-            "seeds": [_seed(one) for one in point.runs],
-        }
-        for point in points
-    ]
-    return json.dumps({**header, "points": described}, indent=2) + "\n"
+    return json.dumps({**header, "points": [describe(point) for point in points]}, indent=2) + "\n"
+
+
+def describe(point: Point) -> dict[str, object]:
+    """A point as JSON has it."""
+    return {
+        "settings": dict(point.settings),
+        "algorithm": point.algorithm,
+        "summary": asdict(summarise(point)),
+        "seeds": [_seed(one) for one in point.runs],
+    }
 
 
 def _seed(one: SeedRun) -> dict[str, object]:
@@ -134,9 +162,10 @@ def _seed(one: SeedRun) -> dict[str, object]:
     return {
         "seed": one.seed,
         "sites": {row.site: {"metric": row.metric, "loss": row.loss, "step": row.step} for row in last_rows(run)},
+        "metrics": {site: dict(metrics) for site, metrics in run.metrics.items()},
         "gave_up": list(run.gave_up),
         "traffic": asdict(run.traffic),
-        "reference": {"final": reference.final, "curve": reference.curve} if reference else None,
+        "reference": asdict(reference) | {"final": reference.final} if reference else None,
     }
 
 
@@ -144,7 +173,7 @@ def to_csv(points: Sequence[Point]) -> str:
     """A row per point, seed, time and site; `point` holds the point's settings."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["point", "seed", *(field.name for field in fields(Row))])
+    writer.writerow(["point", "seed", *(column.name for column in fields(Row))])
     for point in points:
         for one in point.runs:
             writer.writerows([point.label, one.seed, *astuple(row)] for row in one.run.rows)

@@ -68,6 +68,7 @@ def build_task(options: Mapping[str, object]) -> Task:
         load_pool=partial(load_pool, path),
         classes=CLASSES,
         input_shape=(3, SIZE, SIZE),
+        files=partial(data_files, path),
     )
 
 
@@ -84,6 +85,16 @@ def load_pool(path: str | None = None) -> Pool:
         return _pool({name: read_bytes(folder / name) for name in _TRAIN + _TEST}, folder)
     archive = locate(SOURCE, path) / _ARCHIVE
     return _pool(read_archive(archive, [f"{_FOLDER}/{name}" for name in _TRAIN + _TEST]), archive)
+
+
+def data_files(path: str | None = None) -> tuple[Path, ...]:
+    """What `load_pool` reads."""
+    if path is not None and path.endswith(".npz"):
+        return (Path(path),)
+    folder = _extracted(path)
+    if folder is not None:
+        return tuple(folder / name for name in _TRAIN + _TEST)
+    return (locate(SOURCE, path) / _ARCHIVE,)
 
 
 def _extracted(path: str | None) -> Path | None:

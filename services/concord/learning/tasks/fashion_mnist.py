@@ -69,6 +69,7 @@ def build_task(options: Mapping[str, object]) -> Task:
         load_pool=partial(load_pool, path),
         classes=CLASSES,
         input_shape=(1, SIZE, SIZE),
+        files=lambda: [locate(SOURCE, path) / file.name for file in SOURCE.files],
     )
 
 
