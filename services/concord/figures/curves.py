@@ -68,7 +68,7 @@ def draw(paths: Sequence[Path], points: Sequence[Point], metric: str) -> None:
 def draw_errors(paths: Sequence[Path], drawn: Drawn) -> None:
     """A figure of one panel or more: error rate on the test data, in %, against rounds of the average site."""
     canvas = new_canvas(8 if len(drawn.panels) == 1 else 6 * len(drawn.panels), 5)
-    canvas.suptitle(drawn.title, x=0.01, ha="left", fontsize=12)
+    canvas.suptitle(f"{drawn.title}\n", x=0.01, y=1.0, ha="left", va="top", fontsize=12)
     row = canvas.subplots(1, len(drawn.panels), sharey=True, squeeze=False)[0]
     for axes, (panel, finished) in zip(row, drawn.panels, strict=True):
         for one in finished:
@@ -78,9 +78,9 @@ def draw_errors(paths: Sequence[Path], drawn: Drawn) -> None:
         _plot_published(axes, panel)
         axes.set(xlabel="rounds of the average site", xlim=(0, None))
         axes.set_title(panel.title, loc="left", fontsize=10)
-        _tidy(axes, "upper right")
+        _tidy(axes, place="upper right", title="mean over sites at the end, %; band: least to greatest")
     row[0].set_ylim(_limits(drawn))
-    row[0].set_ylabel("error rate on the test data, %: mean over sites, least to greatest")
+    row[0].set_ylabel("error rate on the test data, %")
     save(canvas, paths)
 
 
@@ -137,7 +137,7 @@ def _plot_published(axes: Axes, panel: Panel) -> None:
         label = ""  # once
 
 
-def _tidy(axes: Axes, place: str = "best") -> None:
+def _tidy(axes: Axes, place: str = "best", title: str = "") -> None:
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=9, loc=place)
+    axes.legend(frameon=False, fontsize=9, loc=place, title=title, title_fontsize=9, alignment="left")
     axes.spines[["top", "right"]].set_visible(False)
