@@ -31,7 +31,7 @@ from concord.learning.pooled import train_pooled
 from concord.learning.samples import Samples
 from concord.learning.steps import GradientOptions
 from concord.learning.task import Task
-from concord.simulate.batch import choose_gradients
+from concord.simulate.batch import LateGradients, choose_gradients
 from concord.simulate.clock import Span
 from concord.simulate.experiment import EdgeKey, Experiment, Gradients, Scenario, edge_key, gradients_by_site
 from concord.simulate.faults import Crash, Faults
@@ -169,7 +169,11 @@ def _storage(job: Job, task: Task) -> FlatModel:
 def _gradients(job: Job, task: Task, storage: FlatModel, samples: Samples) -> Gradients:
     if job.simulation.batched == "off":
         return gradients_by_site
-    return choose_gradients(task.new_model(job.training.seed), task.loss, storage, samples, job.training.local)
+
+    def choose() -> Gradients:
+        return choose_gradients(task.new_model(job.training.seed), task.loss, storage, samples, job.training.local)
+
+    return LateGradients(choose)
 
 
 def _sites(job: Job, task: Task, train: Mapping[str, Samples], storage: FlatModel) -> dict[str, VirtualSite]:
