@@ -9,7 +9,7 @@ ARGS   ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test check lint type arch bench clean
+.PHONY: help install demo test check lint type arch bench peers clean
 
 help:  ## List the verbs.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ arch: $(VENV)/dev.stamp  ## Check who imports whom (import-linter).
 
 bench: $(VENV)/dev.stamp  ## Measure, print medians with the machine's load, and write out/bench.json.
 	$(BIN)/python -m benchmarks $(ARGS)
+
+peers: $(VENV)/dev.stamp  ## The same work in Flower and here, in turn; installs Flower into out/peers (1.5 GB).
+	$(BIN)/python -m benchmarks.peers $(ARGS)
 
 clean:  ## Remove everything that the other verbs made, .venv included.
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
