@@ -58,10 +58,14 @@ class Place:
 class Contender(Protocol):
     """One row of the table. `models` is how many models are measured after each round."""
 
-    name: str
-    models: int
-    command: Sequence[str]
-    environment: Mapping[str, str]
+    @property
+    def name(self) -> str: ...
+    @property
+    def models(self) -> int: ...
+    @property
+    def command(self) -> Sequence[str]: ...
+    @property
+    def environment(self) -> Mapping[str, str]: ...
 
     def service(self) -> AbstractContextManager[None]:
         """What must run beside the command; its start is not counted."""
@@ -158,7 +162,7 @@ def _end(processes: Sequence[psutil.Process]) -> None:
 
 def _lives(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
