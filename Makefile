@@ -37,7 +37,7 @@ arch: $(VENV)/dev.stamp  ## Check who imports whom (import-linter).
 bench: $(VENV)/dev.stamp  ## Measure, print medians with the machine's load, and write out/bench.json.
 	$(BIN)/python -m benchmarks $(ARGS)
 
-peers: $(VENV)/dev.stamp  ## The same work in Flower and here, in turn; installs Flower into out/peers (1.5 GB).
+peers: $(VENV)/dev.stamp  ## The same work in Flower and here, in turn; installs both into out/peers (2.8 GB).
 	$(BIN)/python -m benchmarks.peers $(ARGS)
 
 clean:  ## Remove everything that the other verbs made, .venv included.
