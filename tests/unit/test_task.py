@@ -301,7 +301,7 @@ def test_the_current_directory_is_importable_while_a_task_is_resolved_only(write
 
 
 def test_a_table_needs_classes() -> None:
-    samples = Samples(torch.ones(4, 2), torch.ones(4, 3))
+    samples = Samples(torch.ones(4, 2), torch.full((4, 3), 0.5))
     task = Task(
         "labels",
         lambda: nn.Linear(2, 3),

@@ -30,6 +30,7 @@ __all__ = [
     "SiteData",
     "Task",
     "TaskSpec",
+    "deal",
     "describe",
     "resolve_task",
 ]
@@ -126,20 +127,24 @@ class Task:
 
     def _share(self, site: str, sites: Sequence[str], options: SplitOptions | None) -> SiteData:
         pool = self.pool()
-        shares = split(pool.train.targets, sites, options or SplitOptions())
-        return SiteData(pool.train.select(shares[site]), pool.test)
+        return SiteData(pool.train.select(deal(pool, sites, options)[site]), pool.test)
+
+
+def deal(pool: Pool, sites: Sequence[str], options: SplitOptions | None = None) -> dict[str, Tensor]:
+    """Indices into the training samples of a pool, by site; SplitError if they cannot be dealt out as asked."""
+    return split(pool.train.targets, sites, options or SplitOptions(), pool.groups)
 
 
 def describe(task: Task, sites: Sequence[str], options: SplitOptions | None = None) -> tuple[ClassCounts, ...]:
-    """How many training samples of each class each site holds, a row per site.
+    """How many training samples of each class, or with each label, each site holds, a row per site.
 
-    TaskError if the targets are not classes, so that there is nothing to count.
+    TaskError if the targets are neither, so that there is nothing to count.
     """
     if task.natural_sites:
         parts = {site: task.site_data(site, sites).train.targets for site in sites}
     else:
-        targets = task.pool().train.targets
-        parts = {site: targets[ids] for site, ids in split(targets, sites, options or SplitOptions()).items()}
+        pool = task.pool()
+        parts = {site: pool.train.targets[ids] for site, ids in deal(pool, sites, options).items()}
     try:
         return _table(parts, len(task.classes))
     except SplitError as exc:
