@@ -212,6 +212,12 @@ def test_a_named_loss_and_metric_for_a_built_in_task() -> None:
     assert task.headline == "label_accuracy"
 
 
+def test_a_loss_of_single_labels_makes_a_task_multi_label() -> None:
+    losses = (None, "cross_entropy", "binary_cross_entropy")
+    assert [resolve_task(TaskSpec(name="digits", loss=loss)).multi_label for loss in losses] == [False, False, True]
+    assert resolve_task(TaskSpec(name="chest-xray")).multi_label
+
+
 def test_an_own_model_on_built_in_data(write: Write) -> None:
     name = write("from torch import nn\ndef build():\n    return nn.Linear(64, 10)\n")
     task = resolve_task(TaskSpec(name="digits", model=f"{name}:build"))

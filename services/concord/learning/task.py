@@ -67,7 +67,8 @@ class Task:
 
     `build_model` draws the weights from torch's generator, so seed it first, or call `new_model`.
     `metrics` are in the order of reports, the headline first. `classes` names what the outputs stand for and
-    `input_shape` is of one sample; either is empty if unknown. Exactly one of the two loaders is there.
+    `input_shape` is of one sample; either is empty if unknown. Exactly one of the two loaders is there. With
+    `multi_label` any number of classes may be right at once, and outputs are the logit of each.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Task:
     load_site: SiteLoader | None = None
     classes: tuple[str, ...] = ()
     input_shape: tuple[int, ...] = ()
+    multi_label: bool = False
 
     @property
     def headline(self) -> str:
@@ -158,7 +160,8 @@ def resolve_task(spec: TaskSpec) -> Task:
     """
     task = _own(spec) if spec.name is None else _built_in(spec.name, spec)
     if spec.loss is not None:
-        task = replace(task, loss=_loss(spec.loss))
+        multi_label = task.multi_label or spec.loss == "binary_cross_entropy"
+        task = replace(task, loss=_loss(spec.loss), multi_label=multi_label)
     if spec.metric is not None:
         task = replace(task, metrics={spec.metric.rpartition(":")[2]: _metric(spec.metric)})
     return task

@@ -58,6 +58,7 @@ def build_task(options: Mapping[str, object]) -> Task:
         load_pool=partial(load_pool, path),
         classes=CLASSES,
         input_shape=(1, SIZE, SIZE),
+        multi_label=True,
     )
 
 
