@@ -119,16 +119,19 @@ def _draw_dots(axes: Axes, shown: Comparison) -> None:
     for row, one in zip(rows, findings, strict=True):
         values = (one.new, one.conventional, one.pooled)
         axes.plot((min(values), max(values)), (row, row), color="#c8ccd2", linewidth=1.2, zorder=1)
-    looks = {"zorder": 3, "s": 42}
-    axes.scatter([one.pooled for one in findings], rows, marker="D", facecolor="white", edgecolor=_POOLED,
-                 label="all data in one place", **looks)  # fmt: skip
-    axes.scatter([one.conventional for one in findings], rows, marker="s", color=_CONVENTIONAL,
-                 label=shown.conventional, **looks)  # fmt: skip
-    axes.scatter([one.new for one in findings], rows, marker="o", color=_NEW, label=shown.new, **looks)
+    _scatter(axes, [one.pooled for one in findings], ("D", "white", _POOLED), "all data in one place")
+    _scatter(axes, [one.conventional for one in findings], ("s", _CONVENTIONAL, _CONVENTIONAL), shown.conventional)
+    _scatter(axes, [one.new for one in findings], ("o", _NEW, _NEW), shown.new)
     axes.axvline(CHANCE, color="#8a8f98", linewidth=1)
     axes.set_yticks(rows, [f"{_plain(one.name)} ({one.images})" for one in findings], fontsize=9)
     axes.set_xlabel("AUC of each finding (training images), mean over hospitals", loc="right")
     _tidy(axes, len(findings))
+
+
+def _scatter(axes: Axes, values: Sequence[float], look: tuple[str, str, str], label: str) -> None:
+    """One dot per row; `look` is its form, its colour and that of its edge."""
+    marker, face, edge = look
+    axes.scatter(values, range(len(values)), s=42, zorder=3, marker=marker, facecolor=face, edgecolor=edge, label=label)
 
 
 def _add_legend(figure: Figure, axes: Axes) -> None:
