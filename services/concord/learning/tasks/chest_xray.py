@@ -38,7 +38,9 @@ def build_task(options: Mapping[str, object]) -> Task:
 
     Inputs are uint8 (n, 1, 64, 64); the model scales them, so a served model takes pixel values 0..255. Outputs are
     logits, one per finding, each learned by itself. `positive_weight` (1) is how much more a picture with a finding
-    counts than one without.
+    counts than one without. Findings are rare, but the AUC asks for an order only, which needs no weight: on 1,000
+    pictures pooled training ended at 0.63 with 1, 0.61 with 3 and 0.60 with 8, where few pictures are learned by heart
+    sooner; and with 1 the outputs are the probabilities of findings.
     """
     reader = Options(options)
     path, width = reader.text("path"), reader.count("width", 16)
