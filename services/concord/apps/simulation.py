@@ -26,11 +26,10 @@ from concord.job import Job, SiteSettings
 from concord.job.names import SERVER_ALGORITHMS
 from concord.job.simulation import LinkSection, SimulationSection, SiteFaultsSection
 from concord.job.simulation_checks import edge_names
-from concord.learning.partition import split
 from concord.learning.pooled import train_pooled
 from concord.learning.samples import Samples
 from concord.learning.steps import GradientOptions
-from concord.learning.task import Task
+from concord.learning.task import Task, deal
 from concord.simulate.batch import LateGradients, choose_gradients
 from concord.simulate.clock import Span
 from concord.simulate.experiment import EdgeKey, Experiment, Gradients, Scenario, edge_key, gradients_by_site
@@ -123,7 +122,10 @@ def reference(job: Job, steps: int) -> Reference:
         seed=training.seed,
         evaluate_every=max(1, steps // _REFERENCE_POINTS),
     )
-    return Reference(tuple((point.step / steps, point.evaluation.metrics[task.headline]) for point in curve))
+    return Reference(
+        tuple((point.step / steps, point.evaluation.metrics[task.headline]) for point in curve),
+        curve[-1].evaluation.metrics,
+    )
 
 
 def _require_end(job: Job) -> None:
@@ -193,9 +195,8 @@ def _training_samples(job: Job, task: Task) -> dict[str, Samples]:
     options = split_options(job)
     if task.natural_sites:
         return {name: task.site_data(name, job.site_names, options).train for name in job.site_names}
-    train = task.pool().train
-    shares = split(train.targets, job.site_names, options)
-    return {name: train.select(indices) for name, indices in shares.items()}
+    pool = task.pool()
+    return {name: pool.train.select(indices) for name, indices in deal(pool, job.site_names, options).items()}
 
 
 def _quiet(job: Job, plan: Plan) -> Plan:

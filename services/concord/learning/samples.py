@@ -47,10 +47,19 @@ class SiteData:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """All samples of a task in one place: `train` is dealt out to the sites, `test` is common to all."""
+    """All samples of a task in one place: `train` is dealt out to the sites, `test` is common to all.
+
+    `groups` (n,) int64, if given, numbers whose each training sample is, such as a patient's: what is of one group
+    stays together. TaskError if it has another length.
+    """
 
     train: Samples
     test: Samples
+    groups: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.groups is not None and self.groups.shape != (len(self.train),):
+            raise TaskError(f"groups {tuple(self.groups.shape)} do not match {len(self.train)} training samples")
 
 
 def as_samples(value: object, origin: str) -> Samples:

@@ -82,11 +82,13 @@ class Run:
     """What an experiment left behind.
 
     `gave_up` names sites whose gradient stayed not finite; `traffic` is the sum over both directions of all edges.
+    `metrics` are all of the task's, by site and name, when the site was last measured.
     """
 
     rows: tuple[Row, ...]
     gave_up: tuple[str, ...]
     traffic: Traffic
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 class Experiment:
@@ -114,6 +116,7 @@ class Experiment:
         self._unfinished = set(sites)
         self._due: list[str] = []
         self._rows: list[Row] = []
+        self._metrics: dict[str, Mapping[str, float]] = {}
 
     def run(self, progress: Progress = lambda _: None) -> Run:
         """Let virtual time go by until the end; once only."""
@@ -279,6 +282,7 @@ class Experiment:
     def _row(self, name: str) -> Row:
         site = self.sites[name]
         evaluation = site.learner.evaluate(self._test)
+        self._metrics[name] = evaluation.metrics
         return Row(
             seconds=self._agenda.now,
             site=name,
@@ -295,6 +299,7 @@ class Experiment:
             rows=tuple(self._rows),
             gave_up=tuple(name for name, site in self.sites.items() if site.gave_up),
             traffic=Traffic(*(sum(column) for column in zip(*counts, strict=True))),
+            metrics=self._metrics,
         )
 
     def _lane(self, sender: str, receiver: str) -> Lane:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from statistics import fmean, stdev
 
 from concord.simulate.experiment import Row, Run
@@ -14,9 +14,13 @@ from concord.simulate.experiment import Row, Run
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Training on all data in one place with as many steps as the average site: (share of the run, metric)."""
+    """Training on all data in one place with as many steps as the average site: (share of the run, metric).
+
+    `metrics` are all of the task's at the end.
+    """
 
     curve: tuple[tuple[float, float], ...]
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def final(self) -> float:
@@ -134,9 +138,10 @@ def _seed(one: SeedRun) -> dict[str, object]:
     return {
         "seed": one.seed,
         "sites": {row.site: {"metric": row.metric, "loss": row.loss, "step": row.step} for row in last_rows(run)},
+        "metrics": {site: dict(metrics) for site, metrics in run.metrics.items()},
         "gave_up": list(run.gave_up),
         "traffic": asdict(run.traffic),
-        "reference": {"final": reference.final, "curve": reference.curve} if reference else None,
+        "reference": asdict(reference) | {"final": reference.final} if reference else None,
     }
 
 
@@ -144,7 +149,7 @@ def to_csv(points: Sequence[Point]) -> str:
     """A row per point, seed, time and site; `point` holds the point's settings."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["point", "seed", *(field.name for field in fields(Row))])
+    writer.writerow(["point", "seed", *(column.name for column in fields(Row))])
     for point in points:
         for one in point.runs:
             writer.writerows([point.label, one.seed, *astuple(row)] for row in one.run.rows)

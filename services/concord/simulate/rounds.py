@@ -6,7 +6,7 @@ the time that a round takes is counted. Must not know the job, files or a real c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from concord.consensus.algorithm import payload_bytes
@@ -80,6 +80,7 @@ class ServerExperiment:
         self._steps = client.step.steps
         self._round = 0
         self._good_steps: dict[str, int] = {}
+        self._metrics: dict[str, Mapping[str, float]] = {}
 
     def run(self, progress: Progress = lambda _: None) -> Run:
         """Let the rounds go by until the end; once only."""
@@ -95,7 +96,7 @@ class ServerExperiment:
                 rows += self._measure()
         if rows[-1].round != self._round:
             rows += self._measure()
-        return Run(tuple(rows), self._gave_up(), self._traffic())
+        return Run(tuple(rows), self._gave_up(), self._traffic(), self._metrics)
 
     def _do_round(self) -> None:
         self._good_steps = dict.fromkeys((one.name for one in self._participants), 0)
@@ -120,6 +121,7 @@ class ServerExperiment:
         for one in self._participants:
             one.client.begin(self._server.tell())
             evaluation = one.learner.evaluate(self._test)
+            self._metrics[one.name] = evaluation.metrics
             yield Row(
                 seconds=seconds,
                 site=one.name,
