@@ -43,17 +43,20 @@ def simulate(
     out: Annotated[Path, typer.Option(help="Folder for results.json, results.csv and curves.")] = Path("out/simulate"),
     reference: Annotated[bool, typer.Option(help="Also train on all data in one place, to compare with.")] = True,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one tensor operation.")] = 1,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, or cuda:1 of several.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Run all sites of a job in this process, in virtual time, over the network that its `simulation` describes."""
     given = overrides or ()
     jobs = [(settings, _job(job, given, settings)) for settings in expand(sweep or ())]
-    _make_folder(out)
 
+    from concord.apps.device import usable_device
     from concord.cli.sweep import Sweep
 
+    place = usable_device(device)
+    _make_folder(out)
     began = time.monotonic()
-    points = _run(Sweep(jobs, seeds, reference, threads), quiet=as_json)
+    points = _run(Sweep(jobs, seeds, reference, threads, place), quiet=as_json)
     header = _header(jobs[0][1], given, seeds, sweep or ())
     _write(out, header, points)
     seconds = round(time.monotonic() - began, 2)

@@ -8,6 +8,7 @@ from statistics import fmean
 
 import torch
 
+from concord.apps.device import CPU
 from concord.apps.simulation import build_experiment, reference, with_seed
 from concord.job import Job
 from concord.simulate.experiment import Progress, Run
@@ -22,12 +23,16 @@ Told = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """One job per point of a grid, each to be run with `seeds` seeds; `with_reference` adds pooled training."""
+    """One job per point of a grid, each to be run with `seeds` seeds; `with_reference` adds pooled training.
+
+    `threads` are those of one tensor operation, `device` is where models and data are.
+    """
 
     points: Sequence[tuple[Settings, Job]]
     seeds: int
     with_reference: bool
     threads: int
+    device: torch.device = CPU
 
     def run(self, told: Told) -> list[Point]:
         """All points, in order."""
@@ -49,7 +54,7 @@ class Sweep:
         # Dropout draws from torch's own generator.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(job.training.seed)
-            return build_experiment(job).run(progress)
+            return build_experiment(job, self.device).run(progress)
 
     def _reference(self, job: Job, run: Run, known: dict[str, Reference]) -> Reference | None:
         """Points that differ only in what pooled training does not know share one."""
@@ -60,7 +65,7 @@ class Sweep:
         if key not in known:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(job.training.seed)
-                known[key] = reference(job, steps)
+                known[key] = reference(job, steps, self.device)
         return known[key]
 
 

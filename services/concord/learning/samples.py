@@ -31,6 +31,10 @@ class Samples:
         """The samples at `indices` (k,) int64, in that order, as copies."""
         return Samples(self.inputs.index_select(0, indices), self.targets.index_select(0, indices))
 
+    def to(self, device: torch.device) -> Samples:
+        """The samples on a device; these very tensors if they are there already."""
+        return Samples(self.inputs.to(device), self.targets.to(device))
+
     @classmethod
     def concatenate(cls, parts: list[Samples]) -> Self:
         """All samples of `parts` (at least one), one part after the other."""
@@ -60,6 +64,10 @@ class Pool:
     def __post_init__(self) -> None:
         if self.groups is not None and self.groups.shape != (len(self.train),):
             raise TaskError(f"groups {tuple(self.groups.shape)} do not match {len(self.train)} training samples")
+
+    def to(self, device: torch.device) -> Pool:
+        """The samples on a device."""
+        return Pool(self.train.to(device), self.test.to(device))
 
 
 def as_samples(value: object, origin: str) -> Samples:
