@@ -9,7 +9,7 @@ ARGS   ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo figure1 figure2 paper test check lint type arch bench clean
+.PHONY: help install demo figure1 figure2 paper test check lint type arch bench peers clean
 
 help:  ## List the verbs.
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ arch: $(VENV)/dev.stamp  ## Check who imports whom (import-linter).
 
 bench: $(VENV)/dev.stamp  ## Measure, print medians with the machine's load, and write out/bench.json.
 	$(BIN)/python -m benchmarks $(ARGS)
+
+peers: $(VENV)/dev.stamp  ## The same work in Flower and here, in turn; installs both into out/peers (2.8 GB).
+	$(BIN)/python -m benchmarks.peers $(ARGS)
 
 clean:  ## Remove everything that the other verbs made, .venv included.
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -32,7 +32,7 @@ def build(name: str, *neighbours: str, dim: int = 3, dtype: torch.dtype = torch.
 
 
 def message_like(algorithm: Algorithm, value: float) -> dict[str, Tensor]:
-    """A message of the right layout: every float is `value`; whole numbers count from 1, as indices and counts may."""
+    """A message of the right layout: every float is `value`; whole numbers count up from 1, as indices do."""
     return {name: _filled(part, value) for name, part in algorithm.layout().items()}
 
 

@@ -61,7 +61,7 @@ def test_overrides_lie_under_those_of_the_case() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["3"], "there is no figure '3'; there are 1, paper"),
+        (["3"], "there is no figure '3'; there are 1, 2, paper"),
         (["1", "--size", "ful"], "--size: unknown size 'ful'; did you mean 'full'?"),
         (["1", "--data", "no/such.npz"], "--data: no/such.npz does not exist; give the file or folder"),
         (["1", "--set", "training.round=3"], "unknown key; did you mean 'rounds'?"),

@@ -262,7 +262,8 @@ def test_every_name_of_a_topology_can_be_built() -> None:
 
 
 def test_reading_a_job_does_not_load_torch() -> None:
-    code = "import sys, concord.job, concord.settings, concord.cli.main; print('torch' in sys.modules)"
+    code = "import sys, concord.job, concord.settings, concord.cli.main as command; command.create_app()"
+    code += "; print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
 

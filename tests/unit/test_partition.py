@@ -8,6 +8,7 @@ from torch import Tensor
 
 from concord.errors import SplitError
 from concord.learning.partition import SPLIT_KINDS, SplitOptions, class_counts, split
+from concord.learning.units import kinds_of, units_of
 
 
 def names(count: int) -> list[str]:
@@ -159,4 +160,63 @@ def test_what_cannot_be_dealt_out_says_what_could(sites: list[str], options: Spl
 @pytest.mark.parametrize("kind", ["classes-per-site", "dirichlet", "quantity", "windows"])
 def test_a_split_by_class_needs_classes(kind: str) -> None:
     with pytest.raises(SplitError, match=r"needs one integer class per sample.*float32 of shape \(9, 14\)"):
-        split(torch.zeros(9, 14), names(2), SplitOptions(kind=kind))
+        split(torch.full((9, 14), 0.5), names(2), SplitOptions(kind=kind))
+
+
+def test_a_sample_of_several_labels_is_of_the_kind_of_the_rarest() -> None:
+    labels = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0], [1, 0, 1]])
+    assert kinds_of(labels, "this").tolist() == [1, 0, 2, 3, 2]
+    assert kinds_of(labels.float(), "this").tolist() == [1, 0, 2, 3, 2]
+    rows = class_counts(labels, {"a": torch.tensor([0, 3]), "b": torch.tensor([1, 2, 4])})
+    assert [(row.counts, row.total, row.unlabelled, row.held) for row in rows] == [
+        ((1, 1, 0), 2, 1, (0, 1)),
+        ((2, 0, 2), 3, 0, (0, 2)),
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    data=st.data(),
+    sites=st.integers(1, 6),
+    kind=st.sampled_from(["dirichlet", "iid", "quantity"]),
+    minimum=st.integers(1, 2),
+    seed=st.integers(0, 1000),
+)
+def test_groups_stay_together_and_every_sample_goes_to_one_site(
+    data: st.DataObject, sites: int, kind: str, minimum: int, seed: int
+) -> None:
+    # At least two groups for every site.
+    owners = list(range(12)) + data.draw(st.lists(st.integers(0, 15), max_size=40))
+    row = st.lists(st.integers(0, 1), min_size=3, max_size=3)
+    labels = torch.tensor(data.draw(st.lists(row, min_size=len(owners), max_size=len(owners))))
+    groups = 7 * torch.tensor(owners)
+    shares = split(labels, names(sites), SplitOptions(kind=kind, minimum=minimum, alpha=0.3, seed=seed), groups)
+    assert_deals_out(shares, len(owners), names(sites))
+    held = [set(groups[indices].tolist()) for indices in shares.values()]
+    assert sum(map(len, held)) == len(set(owners))
+    assert kind == "iid" or min(map(len, held)) >= minimum
+
+
+def test_a_group_is_of_the_kind_of_its_rarest_sample() -> None:
+    kinds = torch.tensor([0, 0, 1, 0, 2, 2])
+    units = units_of(kinds, torch.tensor([5, 3, 3, 5, 4, 5]))
+    assert units.kinds.tolist() == [1, 2, 2]
+    assert units.members == ((1, 2), (4,), (0, 3, 5))
+
+
+def test_more_sites_than_groups_are_refused() -> None:
+    with pytest.raises(SplitError, match="2 groups of samples cannot give each of 3 sites one"):
+        split(balanced(), names(3), SplitOptions(kind="iid"), torch.arange(600) % 2)
+    with pytest.raises(SplitError, match=r"groups \(2,\) do not match 600 samples"):
+        split(balanced(), names(3), SplitOptions(), torch.arange(2))
+    with pytest.raises(SplitError, match=r"split\.minimum: 201 must be within 1\.\.200 for 600"):
+        split(balanced(), names(3), SplitOptions(kind="dirichlet", minimum=201))
+
+
+def test_a_dirichlet_draw_gives_every_site_the_minimum() -> None:
+    least = []
+    for minimum in (1, 20):
+        shares = split(balanced(3), names(6), SplitOptions(kind="dirichlet", alpha=0.01, minimum=minimum))
+        assert_deals_out(shares, 180, names(6))
+        least.append(min(map(len, shares.values())))
+    assert least == [1, 20]

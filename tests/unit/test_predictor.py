@@ -89,6 +89,15 @@ def test_a_prediction_is_that_of_the_module_and_says_where_it_comes_from() -> No
     assert (prediction.version, prediction.round) == (7, 70)
 
 
+def test_classes_that_are_told_each_by_itself_have_a_probability_each() -> None:
+    predictor, model = Predictor(build_model, CLASSES, (4,), "animals", multi_label=True), build_model()
+    predictor.swap(snapshot_of(model, 1))
+    inputs = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    prediction = predictor.predict(inputs)
+    torch.testing.assert_close(prediction.probabilities, model(inputs).detach().sigmoid())
+    assert prediction.winners == tuple(prediction.outputs.argmax(dim=1).tolist())
+
+
 def test_a_model_without_classes_has_no_probabilities() -> None:
     predictor = Predictor(build_model, (), (4,), "regression")
     predictor.swap(snapshot_of(build_model(), 1))

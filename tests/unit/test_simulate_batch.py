@@ -14,8 +14,8 @@ from concord.consensus.vectors import FlatModel, bind
 from concord.job import parse_job
 from concord.learning.samples import Samples
 from concord.learning.steps import StepResult
-from concord.simulate.batch import GROUP_SIZES, MOST_TRACES, BatchedGradients, choose_gradients
-from concord.simulate.experiment import Run, gradients_by_site
+from concord.simulate.batch import GROUP_SIZES, MOST_TRACES, BatchedGradients, LateGradients, choose_gradients
+from concord.simulate.experiment import Run, Stepping, gradients_by_site
 from concord.simulate.report import last_rows
 
 JOB = """\
@@ -58,8 +58,9 @@ def test_each_row_gets_the_gradient_of_its_own_model_and_batch() -> None:
     assert not storage.gradient[2].any()
 
 
-def test_both_paths_lead_to_the_same_results() -> None:
+def test_both_paths_lead_to_the_same_results(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(GROUP_SIZES) < 70  # several groups, and some sites by themselves
+    monkeypatch.setattr("concord.simulate.batch.WORTHWHILE", 0)
     runs: dict[str, Run] = {}
     for batched in ("auto", "off"):
         runs[batched] = build_experiment(parse_job(JOB, [f"simulation.batched={batched}"])).run()
@@ -67,6 +68,22 @@ def test_both_paths_lead_to_the_same_results() -> None:
     for together, alone in zip(last_rows(runs["auto"]), last_rows(runs["off"]), strict=True):
         assert (together.site, together.step) == (alone.site, alone.step)
         assert together.loss == pytest.approx(alone.loss, rel=1e-4)
+
+
+def test_a_short_run_goes_by_site_and_a_long_one_chooses_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("concord.simulate.batch.WORTHWHILE", 7)
+    sites = list(build_experiment(parse_job(JOB, ["sites=4", "simulation.sites={}"])).sites.values())
+    calls: list[int] = []
+
+    def batched(stepping: Sequence[Stepping]) -> Sequence[StepResult]:
+        calls.append(len(stepping))
+        return gradients_by_site(stepping)
+
+    chosen: list[object] = []
+    late = LateGradients(lambda: chosen.append(None) or batched)
+    counts = [(len(late(sites)), len(calls)) for _ in range(4)]
+    assert counts == [(4, 0), (4, 0), (4, 1), (4, 2)]
+    assert len(chosen) == 1
 
 
 class Counting(BatchedGradients):

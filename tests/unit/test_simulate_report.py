@@ -31,11 +31,12 @@ simulation: {evaluate_every: 0.05, network: {loss: 0.2, latency: 0.01, jitter: e
 def a_run(*metrics: float) -> Run:
     rows = [Row(0.0, f"N{index}", 0, 0, 2.0, 0.1, 0) for index in range(len(metrics))]
     rows += [Row(1.0, f"N{index}", 5, 20, 1.0, metric, 40) for index, metric in enumerate(metrics)]
-    return Run(tuple(rows), (), Traffic(posted=20, sent=18, bytes=800, lost=3))
+    every = {f"N{index}": {"accuracy": metric, "other": 1 - metric} for index, metric in enumerate(metrics)}
+    return Run(tuple(rows), (), Traffic(posted=20, sent=18, bytes=800, lost=3), every)
 
 
 def a_point(settings: dict[str, object] | None = None) -> Point:
-    reference = Reference(((0.0, 0.1), (1.0, 0.95)))
+    reference = Reference(((0.0, 0.1), (1.0, 0.95)), {"accuracy": 0.95, "other": 0.3})
     runs = [SeedRun(0, a_run(0.7, 0.9), reference), SeedRun(1, a_run(0.6, 0.8), reference)]
     return Point(settings or {}, "ecl", runs)
 
@@ -80,7 +81,9 @@ def test_the_json_says_what_was_run_and_how_it_ended() -> None:
     (point,) = said["points"]
     assert (said["seeds"], point["settings"], point["summary"]["worst"]) == (2, {"algorithm": "ecl"}, 0.6)
     assert point["seeds"][1]["sites"]["N0"] == {"metric": 0.6, "loss": 1.0, "step": 20}
+    assert point["seeds"][1]["metrics"]["N0"] == {"accuracy": 0.6, "other": 0.4}
     assert point["seeds"][0]["reference"]["final"] == 0.95
+    assert point["seeds"][0]["reference"]["metrics"] == {"accuracy": 0.95, "other": 0.3}
 
 
 def test_sweeps_make_a_grid() -> None:
@@ -108,6 +111,19 @@ def test_the_same_command_writes_the_same_bytes(job: Path, tmp_path: Path, run: 
     for name in files:
         one, two = (hashlib.sha256((tmp_path / folder / name).read_bytes()).hexdigest() for folder in ("one", "two"))
         assert one == two, name
+
+
+@pytest.mark.parametrize("algorithm", ["ecl-isvr", "fedavg"])
+def test_every_metric_of_every_site_is_told_at_the_end(
+    algorithm: str, job: Path, tmp_path: Path, run: RunCommand
+) -> None:
+    outcome = run("simulate", str(job), "--set", f"algorithm={algorithm}", "--out", str(tmp_path / "out"))
+    assert outcome.code == 0, outcome.err
+    (seed,) = json.loads((tmp_path / "out" / "results.json").read_text())["points"][0]["seeds"]
+    assert {site: metrics["accuracy"] for site, metrics in seed["metrics"].items()} == {
+        site: end["metric"] for site, end in seed["sites"].items()
+    }
+    assert seed["reference"]["metrics"]["accuracy"] == seed["reference"]["final"]
 
 
 def test_a_sweep_prints_a_row_for_each_point(job: Path, tmp_path: Path, run: RunCommand) -> None:

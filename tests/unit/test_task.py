@@ -212,6 +212,12 @@ def test_a_named_loss_and_metric_for_a_built_in_task() -> None:
     assert task.headline == "label_accuracy"
 
 
+def test_a_loss_of_single_labels_makes_a_task_multi_label() -> None:
+    losses = (None, "cross_entropy", "binary_cross_entropy")
+    assert [resolve_task(TaskSpec(name="digits", loss=loss)).multi_label for loss in losses] == [False, False, True]
+    assert resolve_task(TaskSpec(name="chest-xray")).multi_label
+
+
 def test_an_own_model_on_built_in_data(write: Write) -> None:
     name = write("from torch import nn\ndef build():\n    return nn.Linear(64, 10)\n")
     task = resolve_task(TaskSpec(name="digits", model=f"{name}:build"))
@@ -301,7 +307,7 @@ def test_the_current_directory_is_importable_while_a_task_is_resolved_only(write
 
 
 def test_a_table_needs_classes() -> None:
-    samples = Samples(torch.ones(4, 2), torch.ones(4, 3))
+    samples = Samples(torch.ones(4, 2), torch.full((4, 3), 0.5))
     task = Task(
         "labels",
         lambda: nn.Linear(2, 3),

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 
+from concord.apps.device import CPU
 from concord.apps.trainer import (
     build_brain,
     build_learner,
@@ -26,12 +27,11 @@ from concord.job import Job, SiteSettings
 from concord.job.names import SERVER_ALGORITHMS
 from concord.job.simulation import LinkSection, SimulationSection, SiteFaultsSection
 from concord.job.simulation_checks import edge_names
-from concord.learning.partition import split
 from concord.learning.pooled import train_pooled
 from concord.learning.samples import Samples
-from concord.learning.steps import GradientOptions
-from concord.learning.task import Task
-from concord.simulate.batch import choose_gradients
+from concord.learning.steps import GradientOptions, rehearse
+from concord.learning.task import Task, deal
+from concord.simulate.batch import LateGradients, choose_gradients
 from concord.simulate.clock import Span
 from concord.simulate.experiment import EdgeKey, Experiment, Gradients, Scenario, edge_key, gradients_by_site
 from concord.simulate.faults import Crash, Faults
@@ -52,36 +52,39 @@ def with_seed(job: Job, number: int) -> Job:
     return job.model_copy(update={"training": training, "split": split_section})
 
 
-def build_experiment(job: Job) -> Experiment | ServerExperiment:
-    """All sites of a job, ready to run; JobError if the job does not say when to end, or its task cannot be built."""
+def build_experiment(job: Job, device: torch.device = CPU) -> Experiment | ServerExperiment:
+    """All sites of a job, ready to run, with their models and data on a device.
+
+    JobError if the job does not say when to end, or its task cannot be built.
+    """
     _require_end(job)
     if job.algorithm.name in SERVER_ALGORITHMS:
-        return _server_experiment(job)
+        return _server_experiment(job, device)
     task, graph = job_task(job), job.topology_graph()
     edges = {name: job_edges(job, name, graph) for name in job.site_names}
-    train, storage = _training_samples(job, task), _storage(job, task)
+    train, storage = _training_samples(job, task, device), _storage(job, task, device)
     return Experiment(
         _scenario(job, edges),
         _sites(job, task, train, storage),
         edges,
-        task.pool(job.site_names).test,
+        task.pool(job.site_names).test.to(device),
         task.headline,
         _gradients(job, task, storage, train[job.site_names[0]]),
     )
 
 
-def _server_experiment(job: Job) -> ServerExperiment:
+def _server_experiment(job: Job, device: torch.device) -> ServerExperiment:
     """The same sites around a server, each joined to it by a link as `simulation.network` says, but without loss."""
     uneven = {job.site(name).local_steps for name in job.site_names}
     if len(uneven) > 1:
         raise JobError(f"local_steps: should be alike at all sites for {job.algorithm.name}, found {sorted(uneven)}")
     task, section = job_task(job), job.simulation
-    train, storage = _training_samples(job, task), _storage(job, task)
+    train, storage = _training_samples(job, task, device), _storage(job, task, device)
     end = section.duration if section.duration is not None else job.training.seconds
     return ServerExperiment(
         [_participant(job, task, train[name], storage, row) for row, name in enumerate(job.site_names)],
         Timetable(section.evaluate_every, None if section.duration is not None else job.training.rounds, end),
-        task.pool(job.site_names).test,
+        task.pool(job.site_names).test.to(device),
         task.headline,
         _gradients(job, task, storage, train[job.site_names[0]]),
     )
@@ -111,12 +114,12 @@ def _round_seconds(job: Job, own: SiteSettings, size: int) -> float:
     return 2 * transfer + max(job.training.pace, own.local_steps * section.step_seconds / speed)
 
 
-def reference(job: Job, steps: int) -> Reference:
+def reference(job: Job, steps: int, device: torch.device = CPU) -> Reference:
     """A model trained on all the data in one place, for so many steps."""
     task, training = job_task(job), job.training
     curve = train_pooled(
         task,
-        task.pool(job.site_names),
+        task.pool(job.site_names).to(device),
         rate=training.learning_rate,
         steps=steps,
         options=GradientOptions(training.batch_size, training.momentum, training.weight_decay, training.clip),
@@ -163,16 +166,22 @@ def _outages(section: SimulationSection, key: EdgeKey) -> tuple[Span, ...]:
     )
 
 
-def _storage(job: Job, task: Task) -> FlatModel:
+def _storage(job: Job, task: Task, device: torch.device) -> FlatModel:
     """One tensor for the models of all sites, a row each, and one for their gradients."""
     size = sum(one.numel() for one in task.new_model(job.training.seed).parameters() if one.requires_grad)
-    return FlatModel(torch.zeros(len(job.sites), size), torch.zeros(len(job.sites), size))
+    shape = (len(job.sites), size)
+    return FlatModel(torch.zeros(shape, device=device), torch.zeros(shape, device=device))
 
 
 def _gradients(job: Job, task: Task, storage: FlatModel, samples: Samples) -> Gradients:
     if job.simulation.batched == "off":
         return gradients_by_site
-    return choose_gradients(task.new_model(job.training.seed), task.loss, storage, samples, job.training.local)
+
+    def choose() -> Gradients:
+        template = task.new_model(job.training.seed).to(storage.primal.device)
+        return choose_gradients(template, task.loss, storage, samples, job.training.local)
+
+    return LateGradients(choose)
 
 
 def _sites(job: Job, task: Task, train: Mapping[str, Samples], storage: FlatModel) -> dict[str, VirtualSite]:
@@ -187,14 +196,17 @@ def _sites(job: Job, task: Task, train: Mapping[str, Samples], storage: FlatMode
     return sites
 
 
-def _training_samples(job: Job, task: Task) -> dict[str, Samples]:
-    """What each site learns from; a pool is dealt out once for all."""
+def _training_samples(job: Job, task: Task, device: torch.device) -> dict[str, Samples]:
+    """What each site learns from; a pool is dealt out once for all. TaskError if the model cannot learn from it."""
     options = split_options(job)
     if task.natural_sites:
-        return {name: task.site_data(name, job.site_names, options).train for name in job.site_names}
-    train = task.pool().train
-    shares = split(train.targets, job.site_names, options)
-    return {name: train.select(indices) for name, indices in shares.items()}
+        train = {name: task.site_data(name, job.site_names, options).train for name in job.site_names}
+    else:
+        pool = task.pool()
+        train = {name: pool.train.select(indices) for name, indices in deal(pool, job.site_names, options).items()}
+    placed = {name: samples.to(device) for name, samples in train.items()}
+    rehearse(task, placed[job.site_names[0]])
+    return placed
 
 
 def _quiet(job: Job, plan: Plan) -> Plan:

@@ -16,6 +16,7 @@ from statistics import fmean
 
 import torch
 
+from concord.apps.device import CPU, usable_device
 from concord.apps.simulation import build_experiment, reference, with_seed
 from concord.errors import EnvironmentProblem
 from concord.job import Job
@@ -42,7 +43,8 @@ class _Case:
 class Sweep:
     """One job per point of a grid, each to be run with `seeds` seeds; `with_reference` adds pooled training.
 
-    `threads` is of one tensor operation, `workers` how many cases run at once, each in a process of its own.
+    `threads` are those of one tensor operation, `workers` is how many cases run at once, each in a process of its own,
+    and `device` where models and data are.
     """
 
     points: Sequence[tuple[Settings, Job]]
@@ -50,6 +52,7 @@ class Sweep:
     with_reference: bool
     threads: int
     workers: int = 1
+    device: torch.device = CPU
 
     def run(self, told: Told) -> list[Point]:
         """All points, in order. EnvironmentProblem if a worker is killed."""
@@ -70,10 +73,10 @@ class Sweep:
         known: dict[str, Reference] = {}
         results = []
         for done, case in enumerate(cases):
-            run, took = _simulate(case.job, _shifted(told, case.name, done))
+            run, took = _simulate(case.job, self.device, _shifted(told, case.name, done))
             key = self._reference_key(case.job, run)
             if key and key not in known:
-                known[key] = _train_pooled(case.job, _steps(run))
+                known[key] = _train_pooled(case.job, _steps(run), self.device)
             results.append(SeedRun(case.seed, run, known.get(key), took))
             told(case.name, done + 1)
         return results
@@ -81,14 +84,14 @@ class Sweep:
     def _in_processes(self, cases: Sequence[_Case], told: Told) -> list[SeedRun]:
         known: dict[str, Future[Reference]] = {}
         runs = []
-        with _workers(min(self.workers, len(cases)), self.threads) as workers:
-            begun = [workers.submit(_simulate, case.job) for case in cases]
+        with _workers(min(self.workers, len(cases)), self.threads, self.device) as workers:
+            begun = [workers.submit(_simulate, case.job, self.device) for case in cases]
             for done, (case, future) in enumerate(zip(cases, begun, strict=True)):
                 told(case.name, done)
                 run, took = future.result()
                 key = self._reference_key(case.job, run)
                 if key and key not in known:
-                    known[key] = workers.submit(_train_pooled, case.job, _steps(run))
+                    known[key] = workers.submit(_train_pooled, case.job, _steps(run), self.device)
                 runs.append((case.seed, run, key, took))
             told("all data in one place", len(cases))
             references = {key: future.result() for key, future in known.items()}
@@ -101,10 +104,10 @@ class Sweep:
 
 
 @contextmanager
-def _workers(count: int, threads: int) -> Iterator[ProcessPoolExecutor]:
+def _workers(count: int, threads: int, device: torch.device) -> Iterator[ProcessPoolExecutor]:
     """Processes begun afresh, so that what this one has done to torch does not matter."""
     workers = ProcessPoolExecutor(
-        count, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
+        count, mp_context=get_context("spawn"), initializer=_prepare, initargs=(threads, str(device))
     )
     try:
         yield workers
@@ -114,19 +117,24 @@ def _workers(count: int, threads: int) -> Iterator[ProcessPoolExecutor]:
         workers.shutdown(cancel_futures=True)
 
 
-def _simulate(job: Job, progress: Progress = lambda _: None) -> tuple[Run, Took]:
+def _prepare(threads: int, device: str) -> None:
+    torch.set_num_threads(threads)
+    usable_device(device)
+
+
+def _simulate(job: Job, device: torch.device, progress: Progress = lambda _: None) -> tuple[Run, Took]:
     began, busy = time.perf_counter(), time.process_time()
     # Dropout draws from torch's own generator.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.training.seed)
-        run = build_experiment(job).run(progress)
+        run = build_experiment(job, device).run(progress)
     return run, Took(time.perf_counter() - began, time.process_time() - busy)
 
 
-def _train_pooled(job: Job, steps: int) -> Reference:
+def _train_pooled(job: Job, steps: int, device: torch.device) -> Reference:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.training.seed)
-        return reference(job, steps)
+        return reference(job, steps, device)
 
 
 def _steps(run: Run) -> int:

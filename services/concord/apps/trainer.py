@@ -70,7 +70,7 @@ def job_edges(job: Job, site: str, graph: Topology | None = None) -> dict[str, E
 def job_predictor(job: Job, task: Task) -> Predictor:
     """A predictor for the snapshots that this job's trainers publish."""
     print_ = fingerprint(task.new_model(job.training.seed), job.training.local)
-    return Predictor(task.build_model, task.classes, task.input_shape, task.name, print_)
+    return Predictor(task.build_model, task.classes, task.input_shape, task.name, print_, task.multi_label)
 
 
 def build_trainer(job: Job, settings: Settings, task: Task, post: Post) -> Trainer:

@@ -90,5 +90,5 @@ def check_data(patient: Patient) -> Iterator[Finding]:
     except JobError as error:
         yield Finding(Level.FAIL, "data", str(error), "correct the task or the split of the job as it says")
         return
-    total = sum(sum(site.values()) for site in counts.values())
+    total = sum(site.samples for site in counts.values())
     yield Finding(Level.OK, "data", f"{total} training samples at {len(counts)} sites")

@@ -18,6 +18,8 @@ from concord.figures.definitions import FIGURES, POOLED, SIZES, Case, Figure, Pa
 from concord.job import Job
 
 if TYPE_CHECKING:
+    import torch
+
     from concord.apps.sweep import Sweep
     from concord.figures.record import Circumstances
     from concord.figures.results import Drawn
@@ -45,6 +47,7 @@ def figure(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Runs at once. Default: as many as there are processors.")
     ] = None,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, or cuda:1 of several.")] = "cpu",
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Folder for picture and record. Default: out/figure-NAME.")] = None,
     as_json: AsJson = False,
@@ -53,28 +56,29 @@ def figure(
     wanted = find_figure(name)
     check_size(size)
 
+    from concord.apps.device import usable_device
     from concord.figures.plan import data_override, figure_jobs
+    from concord.figures.record import Circumstances
 
+    place = usable_device(device)
     changes = [*(overrides or ()), *([data_override(data)] if data else ())]
     planned = figure_jobs(wanted, size, changes)
     folder = out or Path("out") / wanted.stem
     make_folder(folder)
     described = _describe_data(planned[0][2], data_note or wanted.data)
-
-    from concord.figures.record import Circumstances
-
     began = time.perf_counter()
-    sweep = _sweep(planned, seeds or wanted.seeds[size], workers)
+    sweep = _sweep(planned, seeds or wanted.seeds[size], workers, place)
     points = run_sweep(sweep, quiet=as_json)
     drawn = _drawn(wanted, size, str(described["name"]), planned, points)
-    how = Circumstances(sweep.seeds, sweep.workers, sweep.threads, changes, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    how = Circumstances(sweep.seeds, sweep.workers, sweep.threads, str(place), changes, seconds)
     record = _write(folder, drawn, described, how)
     if as_json:
         print_json(record)
         return
     screen = console()
-    screen.print(table(f"{drawn.title}: accuracy at the end, in %", COLUMNS, _rows(drawn)))
-    screen.print(f"{how.seconds:.0f} s; {folder} holds {wanted.stem}.png and {wanted.stem}.json")
+    screen.print(table(f"{drawn.title}: {described['metric']} at the end, in %", COLUMNS, _rows(drawn)))
+    screen.print(f"{seconds:.0f} s; {folder} holds {wanted.stem}.png and {wanted.stem}.json")
 
 
 def _describe_data(job: Job, name: str) -> dict[str, object]:
@@ -88,12 +92,13 @@ def _describe_data(job: Job, name: str) -> dict[str, object]:
         raise TaskError(f"{error}; --data PATH says where the data is") from error
 
 
-def _sweep(planned: Sequence[Planned], seeds: int, workers: int | None) -> Sweep:
+def _sweep(planned: Sequence[Planned], seeds: int, workers: int | None, device: torch.device) -> Sweep:
     from concord.apps.processors import usable_processors
     from concord.apps.sweep import Sweep
 
     points = [({"curve": f"{case.label} ({panel.name})"}, job) for panel, case, job in planned]
-    return Sweep(points, seeds, with_reference=True, threads=1, workers=workers or usable_processors())
+    most = workers or usable_processors()
+    return Sweep(points, seeds, with_reference=True, threads=1, workers=most, device=device)
 
 
 def _drawn(figure: Figure, size: str, data_name: str, planned: Sequence[Planned], points: Sequence[Point]) -> Drawn:

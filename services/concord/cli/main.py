@@ -1,38 +1,40 @@
-"""The `concord` command. Importing it must stay light: what needs torch is imported by the commands."""
+"""The `concord` command. Starting it must stay light: a command brings in its own module, and that what needs torch."""
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from concord import __version__
-from concord.cli import demo, doctor, figure, predict, processes, simulate, status, up, validate
 from concord.cli.render import exit_code, print_error
 from concord.errors import ConcordError
 
-COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
-    validate.register,
-    doctor.register,
-    status.register,
-    predict.register,
-    processes.register,
-    up.register,
-    simulate.register,
-    figure.register,
-    demo.register,
-)
-"""Each adds its commands to the application, in the order in which `--help` lists them."""
+COMMANDS = {
+    "validate": ("validate",),
+    "doctor": ("doctor",),
+    "status": ("status",),
+    "predict": ("predict",),
+    "processes": ("trainer", "exchange", "inference", "site"),
+    "up": ("up",),
+    "simulate": ("simulate",),
+    "figure": ("figure",),
+    "demo": ("demo",),
+}
+"""Each module adds these commands to the application, in the order in which `--help` lists them."""
 
 
-def create_app() -> typer.Typer:
-    """The application with all its commands."""
+def create_app(wanted: str | None = None) -> typer.Typer:
+    """The application with all its commands, or with those of the module that has the `wanted` one, if one has."""
     app = typer.Typer(name="concord", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.callback()(_common)
-    for register in COMMANDS:
-        register(app)
+    known = any(wanted in commands for commands in COMMANDS.values())
+    for module, commands in COMMANDS.items():
+        if not known or wanted in commands:
+            importlib.import_module(f"concord.cli.{module}").register(app)
     return app
 
 
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; SystemExit with 0, 1, 2 (job or setting) or 3 (machine)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        create_app()(args=given, prog_name="concord")
+        create_app(next(iter(given), None))(args=given, prog_name="concord")
     except ConcordError as error:
         print_error(error, as_json="--json" in given)
         raise SystemExit(exit_code(error)) from None

@@ -44,17 +44,20 @@ def simulate(
     reference: Annotated[bool, typer.Option(help="Also train on all data in one place, to compare with.")] = True,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one tensor operation.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Runs at once, each in a process of its own.")] = 1,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, or cuda:1 of several.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Run all sites of a job in this process, in virtual time, over the network that its `simulation` describes."""
     given = overrides or ()
     jobs = [(settings, _job(job, given, settings)) for settings in expand(sweep or ())]
-    make_folder(out)
 
+    from concord.apps.device import usable_device
     from concord.apps.sweep import Sweep
 
+    place = usable_device(device)
+    make_folder(out)
     began = time.monotonic()
-    points = run_sweep(Sweep(jobs, seeds, reference, threads, workers), quiet=as_json)
+    points = run_sweep(Sweep(jobs, seeds, reference, threads, workers, place), quiet=as_json)
     header = _header(jobs[0][1], given, seeds, sweep or ())
     _write(out, header, points)
     seconds = round(time.monotonic() - began, 2)

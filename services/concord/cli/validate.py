@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,8 +16,11 @@ from concord.cli.render import console, print_json, table
 from concord.errors import TaskError
 from concord.job import Job, load_job
 
-ClassCounts = Mapping[str, Mapping[str, int]]
-"""For each site, how many of its training samples are of each class."""
+if TYPE_CHECKING:
+    from concord.cli.data import Holding
+
+Split = Mapping[str, "Holding"]
+"""What each site holds."""
 
 _SPLIT_TITLE = "Training samples by site and class"
 
@@ -38,7 +41,7 @@ def validate(
     split, missing = _split(loaded) if data else (None, None)
     summary = {**summarise(loaded), "local": (_local(loaded) if data else None) or list(loaded.training.local)}
     if as_json:
-        print_json({"valid": True, **summary, "split": split, "data": missing})
+        print_json({"valid": True, **summary, **_split_json(split), "data": missing})
         return
     console().print(_overview(summary))
     if split:
@@ -99,7 +102,7 @@ def _local(job: Job) -> list[str] | None:
     return local_parameters(job)
 
 
-def _split(job: Job) -> tuple[ClassCounts | None, str | None]:
+def _split(job: Job) -> tuple[Split | None, str | None]:
     """The class counts of each site, or why they cannot be had on this machine."""
     from concord.cli.data import class_counts
 
@@ -109,20 +112,29 @@ def _split(job: Job) -> tuple[ClassCounts | None, str | None]:
         return None, str(error)
 
 
-def _split_table(split: ClassCounts, width: int) -> Table:
+def _split_json(split: Split | None) -> dict[str, object]:
+    if split is None:
+        return {"split": None, "samples": None}
+    return {
+        "split": {site: dict(held.classes) for site, held in split.items()},
+        "samples": {site: held.samples for site, held in split.items()},
+    }
+
+
+def _split_table(split: Split, width: int) -> Table:
     """A column per class if that fits into `width` characters, else all classes of a site in one cell."""
     wide = _wide_table(split)
     screen = Console(width=10_000)
     if Measurement.get(screen, screen.options, wide).maximum <= width:
         return wide
     rows = [
-        (site, sum(counts.values()), ", ".join(f"{name} {count}" for name, count in counts.items()))
-        for site, counts in split.items()
+        (site, held.samples, ", ".join(f"{name} {count}" for name, count in held.classes.items()))
+        for site, held in split.items()
     ]
     return table(_SPLIT_TITLE, ("site", "samples", "classes"), rows)
 
 
-def _wide_table(split: ClassCounts) -> Table:
-    classes = sorted({name for counts in split.values() for name in counts})
-    rows = [(site, sum(counts.values()), *(counts.get(name) for name in classes)) for site, counts in split.items()]
+def _wide_table(split: Split) -> Table:
+    classes = sorted({name for held in split.values() for name in held.classes})
+    rows = [(site, held.samples, *(held.classes.get(name) for name in classes)) for site, held in split.items()]
     return table(_SPLIT_TITLE, ("site", "samples", *classes), rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from concord.errors import EnvironmentProblem
 from concord.figures.definitions import POOLED, Panel
@@ -137,7 +137,7 @@ def _plot_published(axes: Axes, panel: Panel) -> None:
         label = ""  # once
 
 
-def _tidy(axes: Axes, place: str = "best", title: str = "") -> None:
+def _tidy(axes: Axes, place: Literal["best", "upper right"] = "best", title: str = "") -> None:
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=9, loc=place, title=title, title_fontsize=9, alignment="left")
     axes.spines[["top", "right"]].set_visible(False)

@@ -101,6 +101,14 @@ _RANDOM = Panel(
     published_rounds=5600,
 )
 
+_HOSPITALS = Panel(
+    name="hospitals",
+    title="8 hospitals",
+    job="hospitals.yaml",
+    cases=(_SM_ECL, _GOSSIP),
+    sizes={"small": (), "full": ()},
+)
+
 FIGURES = {
     figure.name: figure
     for figure in (
@@ -110,6 +118,14 @@ FIGURES = {
             data="CIFAR-10",
             panels=(_CIFAR10,),
             seeds={"small": 1, "full": 3},
+        ),
+        Figure(
+            name="2",
+            title="{data} at eight hospitals",
+            data="Chest X-rays",
+            panels=(_HOSPITALS,),
+            seeds={"small": 3, "full": 10},
+            drawing="hospitals",
         ),
         Figure(
             name="paper",

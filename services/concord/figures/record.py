@@ -33,16 +33,18 @@ class Circumstances:
     seeds: int
     workers: int
     threads: int
+    device: str
     overrides: Sequence[str]
     seconds: float
 
 
 def describe_data(task: Task, sites: Sequence[str], name: str) -> dict[str, object]:
-    """What the task learns from; TaskError if it cannot be had."""
+    """What the task learns from, and by what it is measured; TaskError if the data cannot be had."""
     pool = task.pool(sites)
     return {
         "name": name,
         "task": task.name,
+        "metric": task.headline,
         "files": [_file(path) for path in task.files()],
         "training_samples": len(pool.train),
         "test_samples": len(pool.test),
@@ -99,6 +101,7 @@ def _timing(drawn: Drawn, how: Circumstances) -> dict[str, object]:
     return {
         "processors": usable_processors(),
         "machine": platform.machine(),
+        "device": how.device,
         "workers": how.workers,
         "threads_of_a_worker": how.threads,
         "seconds": round(how.seconds, 1),

@@ -93,8 +93,9 @@ class SplitSection(Section):
     own.
 
     `classes` is the least and the greatest number of classes a site holds; `alpha` how even the shares are
-    (small: uneven); `minimum` the fewest samples a site gets; `width` how many classes a window holds and `stride` how
-    many it is on from the one before; `seed` makes the split repeatable.
+    (small: uneven); `minimum` the fewest samples a site gets (or groups, such as patients, if the task has them);
+    `width` how many classes a window holds and `stride` how many it is on from the one before; `seed` makes the split
+    repeatable. A sample of several labels counts as of the rarest of them.
     """
 
     kind: Annotated[str, one_of("split", tuple(SPLIT_OPTIONS))] = "classes-per-site"

@@ -39,12 +39,12 @@ NUMBER_FORMATS = ("full", "float16", "int8")
 """What a message of c-ecl tells of the model, and how numbers travel in it."""
 
 LOSSES = ("cross_entropy", "binary_cross_entropy", "mean_squared_error")
-METRICS = ("accuracy", "label_accuracy")
-TASKS = ("digits", "cifar10", "fashion-mnist")
+METRICS = ("accuracy", "label_accuracy", "auc")
+TASKS = ("digits", "cifar10", "fashion-mnist", "chest-xray")
 
 SPLIT_OPTIONS = {
     "classes-per-site": ("classes",),
-    "dirichlet": ("alpha",),
+    "dirichlet": ("alpha", "minimum"),
     "iid": (),
     "quantity": ("alpha", "minimum"),
     "windows": ("width", "stride"),

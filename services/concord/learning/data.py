@@ -12,9 +12,10 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ DIRECTORY_VARIABLE = "CONCORD_DATA"
 """Environment variable: the directory with one folder per data set, searched first and downloaded to."""
 DOWNLOAD_TIMEOUT = 30.0
 """Seconds without an answer after which a download is given up."""
+
+T = TypeVar("T")
 
 _NEEDS_EXTRA = "pip install 'concord-edge[datasets]'"
 
@@ -103,17 +106,36 @@ def read_archive(path: Path, members: Sequence[str]) -> dict[str, Tensor]:
 
 def read_arrays(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
     """Named arrays of an .npz file; TaskError if one is missing or not numeric, or numpy is not installed."""
+    return _read_npz(path, names, "numbers", _numbers)
+
+
+def read_texts(path: Path, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Named one-dimensional arrays of text of an .npz file; TaskError as for `read_arrays`."""
+    return _read_npz(path, names, "texts", _texts)
+
+
+def _read_npz(path: Path, names: Sequence[str], kind: str, convert: Callable[[Any], T]) -> dict[str, T]:
     try:
         import numpy as np
     except ModuleNotFoundError as exc:
         raise TaskError(f"{path}: reading .npz needs numpy: {_NEEDS_EXTRA}") from exc
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in names}
+            return {name: convert(arrays[name]) for name in names}
     except KeyError as exc:
         raise TaskError(f"{path} lacks the array {exc}; it must have {', '.join(names)}") from exc
     except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as exc:
-        raise TaskError(f"{path} cannot be read as .npz of numbers: {exc}") from exc
+        raise TaskError(f"{path} cannot be read as .npz of {kind}: {exc}") from exc
+
+
+def _numbers(array: Any) -> Tensor:
+    return torch.from_numpy(array)
+
+
+def _texts(array: Any) -> tuple[str, ...]:
+    if array.ndim != 1 or array.dtype.kind != "U":
+        raise TypeError(f"{array.dtype} of shape {array.shape} where a list of texts should be")
+    return tuple(str(text) for text in array)
 
 
 def _missing(source: DataSource, directory: Path) -> list[str]:

@@ -1,6 +1,8 @@
 """Deals the samples of a pool out to sites, evenly or with a seeded bias. Must not know what the samples are.
 
-Whatever the kind, every sample goes to exactly one site and every site gets at least one.
+Whatever the kind, every sample goes to exactly one site and every site gets at least one. Where samples have several
+labels each, or none, each counts as of the class of its rarest label, or of one more class; where they come in groups
+that must stay together, such as the pictures of one patient, groups are dealt out and counted.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from concord.errors import SplitError
+from concord.learning.units import is_multi_label, kinds_of, units_of
 from concord.suggest import unknown
 
 Shares = dict[str, list[int]]
@@ -26,7 +29,8 @@ class SplitOptions:
     """How to deal out; every kind reads `seed` and its own fields.
 
     `classes-per-site`: each site holds between `classes[0]` and `classes[1]` classes. `dirichlet`: each class
-    is shared out by a draw from a Dirichlet distribution; a smaller `alpha` (> 0) means more bias.
+    is shared out by a draw from a Dirichlet distribution; a smaller `alpha` (> 0) means more bias, in number as well as
+    in kind; sites below `minimum` are given some of those that have most.
     `windows`: the classes lie in a circle, in random order; each site holds `width` of them in a row, beginning
     `stride` classes after the site before, and the holders of a class get about the same number (Niwa et al., 2021).
     `quantity`: every site has all labels alike, but sizes drawn from a Dirichlet distribution of `alpha`, at
@@ -44,15 +48,15 @@ class SplitOptions:
 
 @dataclass(frozen=True, slots=True)
 class ClassCounts:
-    """One row of a split's table: how many samples of each class a site holds, in class order."""
+    """One row of a split's table: how many samples of each class a site holds, in class order, and how many in all.
+
+    A sample may have several labels and is then counted for each, or none, and is counted as `unlabelled`.
+    """
 
     site: str
     counts: tuple[int, ...]
-
-    @property
-    def total(self) -> int:
-        """Number of samples at the site."""
-        return sum(self.counts)
+    total: int
+    unlabelled: int = 0
 
     @property
     def held(self) -> tuple[int, ...]:
@@ -60,32 +64,45 @@ class ClassCounts:
         return tuple(index for index, count in enumerate(self.counts) if count)
 
 
-def split(targets: Tensor, sites: Sequence[str], options: SplitOptions) -> dict[str, Tensor]:
+def split(
+    targets: Tensor, sites: Sequence[str], options: SplitOptions, groups: Tensor | None = None
+) -> dict[str, Tensor]:
     """Indices (k,) int64, ascending, of each site's samples; equal arguments give equal results everywhere.
 
-    `targets` (n,) holds one integer class per sample; for `iid` any shape (n, ...) will do.
-    SplitError if the samples cannot be dealt out as asked; it says what would be possible.
+    `targets` (n,) holds one integer class per sample, or (n, labels) 0/1; for `iid` any shape (n, ...) will do.
+    Samples with the same number in `groups` (n,) go to the same site. SplitError if the samples cannot be dealt out as
+    asked; it says what would be possible.
     """
     if options.kind not in _DEALERS:
         raise SplitError(f"split.kind: {unknown('split', options.kind, _DEALERS)}")
-    _check_sites(len(targets), sites)
+    alike = torch.zeros(len(targets), dtype=torch.int64)
+    units = units_of(alike if options.kind == "iid" else kinds_of(targets, f"split.kind: {options.kind}"), groups)
+    _check_sites(len(units.members), sites, "samples" if groups is None else "groups of samples")
     rng = random.Random(options.seed)  # noqa: S311, a seed for repeatable results and no secret
-    shares = _DEALERS[options.kind](targets, sites, options, rng)
-    return {site: torch.tensor(sorted(shares[site]), dtype=torch.int64) for site in sites}
+    shares = _DEALERS[options.kind](units.kinds, sites, options, rng)
+    dealt = {site: sorted(index for unit in shares[site] for index in units.members[unit]) for site in sites}
+    return {site: torch.tensor(indices, dtype=torch.int64) for site, indices in dealt.items()}
 
 
 def class_counts(targets: Tensor, shares: Mapping[str, Tensor], classes: int | None = None) -> tuple[ClassCounts, ...]:
     """A split as a table, a row per site; `classes` is the number of columns (default: as few as do)."""
-    _check_labels(targets, "a table of class counts")
-    columns = max(classes or 0, int(targets.max()) + 1 if len(targets) else 0)
+    if is_multi_label(targets):
+        return tuple(_label_counts(site, targets[indices]) for site, indices in shares.items())
+    kinds = kinds_of(targets, "a table of class counts").long()
+    columns = max(classes or 0, int(kinds.max()) + 1 if len(kinds) else 0)
     return tuple(
-        ClassCounts(site, tuple(torch.bincount(targets[indices].long(), minlength=columns).tolist()))
+        ClassCounts(site, tuple(torch.bincount(kinds[indices], minlength=columns).tolist()), len(indices))
         for site, indices in shares.items()
     )
 
 
+def _label_counts(site: str, targets: Tensor) -> ClassCounts:
+    unlabelled = int((targets.sum(dim=1) == 0).sum())
+    return ClassCounts(site, tuple(targets.sum(dim=0).long().tolist()), len(targets), unlabelled)
+
+
 def _by_classes(targets: Tensor, sites: Sequence[str], options: SplitOptions, rng: random.Random) -> Shares:
-    groups = _shuffled_groups(targets, options.kind, rng)
+    groups = _shuffled_groups(targets, rng)
     widths = _classes_of_sites(len(groups), len(sites), options.classes, rng)
     shares: Shares = {site: [] for site in sites}
     for members, holders in zip(groups, _holders(len(groups), sites, widths, rng), strict=True):
@@ -136,21 +153,22 @@ def _holders(classes: int, sites: Sequence[str], widths: list[int], rng: random.
 
 
 def _by_dirichlet(targets: Tensor, sites: Sequence[str], options: SplitOptions, rng: random.Random) -> Shares:
+    _check_minimum(options.minimum, len(targets), len(sites))
     shares: Shares = {site: [] for site in sites}
-    for members in _shuffled_groups(targets, options.kind, rng):
+    for members in _shuffled_groups(targets, rng):
         sizes = _apportion(_dirichlet(options.alpha, len(sites), rng), len(members))
         _cut(members, sites, sizes, shares)
-    return _without_empty(shares)
+    return _with_minimum(shares, options.minimum)
 
 
 def _by_windows(targets: Tensor, sites: Sequence[str], options: SplitOptions, rng: random.Random) -> Shares:
-    groups = _shuffled_groups(targets, options.kind, rng)
+    groups = _shuffled_groups(targets, rng)
     shares: Shares = {site: [] for site in sites}
     for members, holders in zip(groups, _holders_by_window(len(groups), sites, options, rng), strict=True):
         weights = [rng.uniform(*_WINDOW_WEIGHTS) for _ in holders]
         sizes = _apportion([weight / sum(weights) for weight in weights], len(members))
         _cut(members, holders, sizes, shares)
-    return _without_empty(shares)
+    return _with_minimum(shares)
 
 
 def _holders_by_window(
@@ -178,17 +196,13 @@ def _evenly(targets: Tensor, sites: Sequence[str], _options: SplitOptions, rng: 
 
 
 def _by_quantity(targets: Tensor, sites: Sequence[str], options: SplitOptions, rng: random.Random) -> Shares:
+    _check_minimum(options.minimum, len(targets), len(sites))
     spare = len(targets) - options.minimum * len(sites)
-    if options.minimum < 1 or spare < 0:
-        raise SplitError(
-            f"split.minimum: {options.minimum} must be within 1..{len(targets) // len(sites)} "
-            f"for {len(targets)} samples at {len(sites)} sites"
-        )
     sizes = [options.minimum + size for size in _apportion(_dirichlet(options.alpha, len(sites), rng), spare)]
     # Spreading each class evenly over [0, 1) makes every slice of the order hold all classes in proportion.
     keyed = [
         ((rank + rng.random()) / len(members), index)
-        for members in _shuffled_groups(targets, options.kind, rng)
+        for members in _shuffled_groups(targets, rng)
         for rank, index in enumerate(members)
     ]
     shares: Shares = {site: [] for site in sites}
@@ -196,9 +210,8 @@ def _by_quantity(targets: Tensor, sites: Sequence[str], options: SplitOptions, r
     return shares
 
 
-def _shuffled_groups(targets: Tensor, kind: str, rng: random.Random) -> _Groups:
+def _shuffled_groups(targets: Tensor, rng: random.Random) -> _Groups:
     """The indices of each class that occurs, ascending by class, each group shuffled."""
-    _check_labels(targets, f"split.kind: {kind}")
     groups: dict[int, list[int]] = {}
     for index, label in enumerate(targets.tolist()):
         groups.setdefault(label, []).append(index)
@@ -234,27 +247,26 @@ def _cut(members: list[int], sites: Sequence[str], sizes: list[int], shares: Sha
         start += size
 
 
-def _without_empty(shares: Shares) -> Shares:
-    """Give each empty site one sample of the site that has most."""
+def _with_minimum(shares: Shares, minimum: int = 1) -> Shares:
+    """Give each site that has fewer than `minimum` some of the site that has most."""
     for share in shares.values():
-        if not share:
+        while len(share) < minimum:
             share.append(max(shares.values(), key=len).pop())
     return shares
 
 
-def _check_sites(samples: int, sites: Sequence[str]) -> None:
+def _check_minimum(minimum: int, total: int, sites: int) -> None:
+    if not 1 <= minimum <= total // sites:
+        raise SplitError(
+            f"split.minimum: {minimum} must be within 1..{total // sites} for {total} samples at {sites} sites"
+        )
+
+
+def _check_sites(number: int, sites: Sequence[str], what: str) -> None:
     if not sites or len(set(sites)) != len(sites):
         raise SplitError("sites: at least one is needed, and each name once")
-    if samples < len(sites):
-        raise SplitError(f"sites: {samples} samples cannot give each of {len(sites)} sites one")
-
-
-def _check_labels(targets: Tensor, what: str) -> None:
-    if targets.dim() != 1 or targets.is_floating_point() or targets.is_complex():
-        shape, dtype = tuple(targets.shape), str(targets.dtype).removeprefix("torch.")
-        raise SplitError(
-            f"{what} needs one integer class per sample; the targets are {dtype} of shape {shape}: use iid"
-        )
+    if number < len(sites):
+        raise SplitError(f"sites: {number} {what} cannot give each of {len(sites)} sites one")
 
 
 _DEALERS: Mapping[str, Callable[[Tensor, Sequence[str], SplitOptions, random.Random], Shares]] = {

@@ -28,7 +28,7 @@ def train_pooled(
 ) -> tuple[CurvePoint, ...]:
     """Train a model of `seed` with step size `rate` (> 0); a point at step 0, every so many, and the last.
 
-    A step whose gradient is not finite is left out. Equal arguments give equal curves.
+    A step whose gradient is not finite is left out. Equal arguments give equal curves. Computes where the pool is.
     """
     learner = Learner(task.new_model(seed), task, pool.train, options, seed)
     curve = [CurvePoint(0, learner.evaluate(pool.test))]

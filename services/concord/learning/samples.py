@@ -31,6 +31,10 @@ class Samples:
         """The samples at `indices` (k,) int64, in that order, as copies."""
         return Samples(self.inputs.index_select(0, indices), self.targets.index_select(0, indices))
 
+    def to(self, device: torch.device) -> Samples:
+        """The samples on a device; these very tensors if they are there already."""
+        return Samples(self.inputs.to(device), self.targets.to(device))
+
     @classmethod
     def concatenate(cls, parts: list[Samples]) -> Self:
         """All samples of `parts` (at least one), one part after the other."""
@@ -47,10 +51,23 @@ class SiteData:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """All samples of a task in one place: `train` is dealt out to the sites, `test` is common to all."""
+    """All samples of a task in one place: `train` is dealt out to the sites, `test` is common to all.
+
+    `groups` (n,) int64, if given, numbers whose each training sample is, such as a patient's: what is of one group
+    stays together. TaskError if it has another length.
+    """
 
     train: Samples
     test: Samples
+    groups: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.groups is not None and self.groups.shape != (len(self.train),):
+            raise TaskError(f"groups {tuple(self.groups.shape)} do not match {len(self.train)} training samples")
+
+    def to(self, device: torch.device) -> Pool:
+        """The samples on a device."""
+        return Pool(self.train.to(device), self.test.to(device))
 
 
 def as_samples(value: object, origin: str) -> Samples:

@@ -85,7 +85,9 @@ class Batches:
     def draw(self) -> Samples:
         """The next batch, as copies."""
         if self._cursor + self._size > len(self._order):
-            self._order = torch.randperm(len(self._samples), generator=self._generator)
+            # Drawn on the CPU, so that the batches are the same wherever the samples are.
+            order = torch.randperm(len(self._samples), generator=self._generator)
+            self._order = order.to(self._samples.inputs.device)
             self._cursor = 0
         batch = self._samples.select(self._order[self._cursor : self._cursor + self._size])
         self._cursor += self._size
@@ -105,13 +107,13 @@ class Batches:
             raise TaskError(
                 f"the state is of {len(state['order'])} training samples; there are {len(self._samples)} now"
             )
-        self._order = state["order"].clone()
+        self._order = state["order"].to(self._samples.inputs.device, copy=True)
         self._cursor = int(state["cursor"])
         self._generator.set_state(state["generator"])
 
 
 class Learner:
-    """Binds a model and draws its gradients from one site's training samples.
+    """Binds a model, on the device of its training samples, and draws its gradients from them.
 
     `primal` (n,) holds the parameters and is for the algorithm to change in place; `gradient` (n,) is
     overwritten by each step. They are new tensors, or those of `storage`; `flat` tells those that match a pattern of
@@ -128,7 +130,7 @@ class Learner:
         storage: FlatModel | None = None,
         local: Sequence[str] = (),
     ) -> None:
-        self.flat = flat = bind(module, storage, local)
+        self.flat = flat = bind(module.to(samples.inputs.device), storage, local)
         self.module = module.train()
         self.primal = flat.primal
         self.gradient = flat.gradient

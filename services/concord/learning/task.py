@@ -31,6 +31,7 @@ __all__ = [
     "SiteData",
     "Task",
     "TaskSpec",
+    "deal",
     "describe",
     "resolve_task",
 ]
@@ -69,8 +70,9 @@ class Task:
 
     `build_model` draws the weights from torch's generator, so seed it first, or call `new_model`.
     `metrics` are in the order of reports, the headline first. `classes` names what the outputs stand for and
-    `input_shape` is of one sample; either is empty if unknown. Exactly one of the two loaders is there. `files` finds
-    the files that a loader reads, for a record of what was used.
+    `input_shape` is of one sample; either is empty if unknown. Exactly one of the two loaders is there. With
+    `multi_label` any number of classes may be right at once, and outputs are the logit of each. `files` finds the files
+    that a loader reads, for a record of what was used.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Task:
     load_site: SiteLoader | None = None
     classes: tuple[str, ...] = ()
     input_shape: tuple[int, ...] = ()
+    multi_label: bool = False
     files: FileFinder = tuple
 
     @property
@@ -131,20 +134,24 @@ class Task:
 
     def _share(self, site: str, sites: Sequence[str], options: SplitOptions | None) -> SiteData:
         pool = self.pool()
-        shares = split(pool.train.targets, sites, options or SplitOptions())
-        return SiteData(pool.train.select(shares[site]), pool.test)
+        return SiteData(pool.train.select(deal(pool, sites, options)[site]), pool.test)
+
+
+def deal(pool: Pool, sites: Sequence[str], options: SplitOptions | None = None) -> dict[str, Tensor]:
+    """Indices into the training samples of a pool, by site; SplitError if they cannot be dealt out as asked."""
+    return split(pool.train.targets, sites, options or SplitOptions(), pool.groups)
 
 
 def describe(task: Task, sites: Sequence[str], options: SplitOptions | None = None) -> tuple[ClassCounts, ...]:
-    """How many training samples of each class each site holds, a row per site.
+    """How many training samples of each class, or with each label, each site holds, a row per site.
 
-    TaskError if the targets are not classes, so that there is nothing to count.
+    TaskError if the targets are neither, so that there is nothing to count.
     """
     if task.natural_sites:
         parts = {site: task.site_data(site, sites).train.targets for site in sites}
     else:
-        targets = task.pool().train.targets
-        parts = {site: targets[ids] for site, ids in split(targets, sites, options or SplitOptions()).items()}
+        pool = task.pool()
+        parts = {site: pool.train.targets[ids] for site, ids in deal(pool, sites, options).items()}
     try:
         return _table(parts, len(task.classes))
     except SplitError as exc:
@@ -158,7 +165,8 @@ def resolve_task(spec: TaskSpec) -> Task:
     """
     task = _own(spec) if spec.name is None else _built_in(spec.name, spec)
     if spec.loss is not None:
-        task = replace(task, loss=_loss(spec.loss))
+        multi_label = task.multi_label or spec.loss == "binary_cross_entropy"
+        task = replace(task, loss=_loss(spec.loss), multi_label=multi_label)
     if spec.metric is not None:
         task = replace(task, metrics={spec.metric.rpartition(":")[2]: _metric(spec.metric)})
     return task

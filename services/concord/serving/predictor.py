@@ -28,7 +28,8 @@ class Prediction:
     """The answer of one model to n rows.
 
     `outputs` is what the model returned, (n, ...) float32. For a classifier `probabilities` is (n, classes),
-    `winners` holds the n indices of the likeliest classes and `labels` their names; else None and empty.
+    `winners` holds the n indices of the likeliest classes and `labels` their names; else None and empty. Probabilities
+    of one row add up to one, unless classes are told each by itself.
     """
 
     outputs: Tensor
@@ -62,6 +63,7 @@ class ServedModel:
     output_shape: tuple[int, ...]
     snapshot: Snapshot
     seconds: float
+    multi_label: bool = False
 
     @torch.inference_mode()
     def predict(self, inputs: Tensor) -> Prediction:
@@ -69,7 +71,7 @@ class ServedModel:
         outputs = self.module(inputs)
         if not self.classes:
             return Prediction(outputs, None, (), (), self.snapshot)
-        probabilities = outputs.softmax(dim=-1)
+        probabilities = outputs.sigmoid() if self.multi_label else outputs.softmax(dim=-1)
         winners = tuple(probabilities.argmax(dim=-1).tolist())
         labels = tuple(self.classes[winner] for winner in winners)
         return Prediction(outputs, probabilities, winners, labels, self.snapshot)
@@ -93,12 +95,17 @@ class Predictor:
         input_shape: tuple[int, ...],
         name: str,
         fingerprint: str | None = None,
+        multi_label: bool = False,
     ) -> None:
-        """`classes` is empty if the model is no classifier; without `fingerprint` only form is checked."""
+        """`classes` is empty if the model is no classifier; without `fingerprint` only form is checked.
+
+        With `multi_label` any number of classes may be right at once.
+        """
         self.name = name
         self.classes = classes
         self.input_shape = input_shape
         self.state = PredictorState()
+        self._multi_label = multi_label
         self._fingerprint = fingerprint
         self._served: ServedModel | None = None
         # One build, then copies: initialising parameters draws from the generator of a trainer beside us.
@@ -153,6 +160,7 @@ class Predictor:
             output_shape=tuple(outputs.shape[1:]),
             snapshot=replace(snapshot, blob=b""),
             seconds=seconds,
+            multi_label=self._multi_label,
         )
 
     @torch.inference_mode()

@@ -25,6 +25,8 @@ GROUP_SIZES = (64, 32, 16, 8, 4)
 and more at once would only need more memory."""
 MOST_TRACES = 40
 """Traces that are kept; batches of yet another shape are computed by site."""
+WORTHWHILE = 8_192
+"""Gradients by site that take about as long as loading torch's tracer: a run of fewer is over sooner without it."""
 _TOLERANCE = 1e-3
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -47,6 +49,27 @@ def choose_gradients(
     if slow or len(storage.primal) < GROUP_SIZES[-1] or not _agrees(deepcopy(template), loss, few, local):
         return gradients_by_site
     return BatchedGradients(template, loss, storage, local)
+
+
+class LateGradients:
+    """By site at first, and as `choose` says from the instant at which WORTHWHILE gradients are done.
+
+    What counts is gradients and not seconds, so equal runs stay equal to the last bit.
+    """
+
+    def __init__(self, choose: Callable[[], Gradients]) -> None:
+        self._choose = choose
+        self._left = WORTHWHILE
+        self._chosen: Gradients | None = None
+
+    def __call__(self, sites: Sequence[Stepping]) -> Sequence[StepResult]:
+        """As `gradients_by_site`."""
+        if self._left > 0:
+            self._left -= len(sites)
+            return gradients_by_site(sites)
+        if self._chosen is None:
+            self._chosen = self._choose()
+        return self._chosen(sites)
 
 
 def _agrees(template: nn.Module, loss: Loss, samples: Samples, local: Sequence[str]) -> bool:

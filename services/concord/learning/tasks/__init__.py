@@ -8,4 +8,5 @@ BUILT_IN: Mapping[str, str] = {
     "digits": "concord.learning.tasks.digits",
     "cifar10": "concord.learning.tasks.cifar10",
     "fashion-mnist": "concord.learning.tasks.fashion_mnist",
+    "chest-xray": "concord.learning.tasks.chest_xray",
 }
