@@ -40,6 +40,7 @@ def read(folder: Path, stem: str) -> Any:
     return json.loads((folder / f"{stem}.json").read_text())
 
 
+@pytest.mark.timeout(300)  # new processes load torch anew
 def test_the_number_of_workers_changes_nothing_but_the_time(tmp_path: Path, run: RunCommand) -> None:
     records = []
     for workers in ("1", "2"):
@@ -110,6 +111,7 @@ def test_data_that_is_no_data_is_told_before_anything_runs(tmp_path: Path, run: 
     assert "--data PATH says where the data is" in outcome.err
 
 
+@pytest.mark.timeout(300)  # new processes load torch anew
 def test_simulate_writes_the_same_bytes_with_workers(tmp_path: Path, run: RunCommand) -> None:
     job = tmp_path / "job.yaml"
     job.write_text("name: tiny\ntask: digits\nsites: 3\nsplit: iid\ntraining: {rounds: 3, pace: 0}\n")
