@@ -115,7 +115,8 @@ def build_brain(job: Job, own: SiteSettings, learner: Learner, plan: Plan, edges
     """The brain of one site around its learner's tensors; JobError for impossible settings."""
     options = AlgorithmOptions(**job.algorithm.model_dump())
     shared = learner.flat.shared
-    algorithm = build_algorithm(options, shared.primal, LocalStep(own.learning_rate, own.local_steps))
+    step = LocalStep(own.learning_rate, own.local_steps)
+    algorithm = build_algorithm(options, shared.primal, step, shared.layers)
     identity = Identity(job.name, own.name, fingerprint(learner.module, job.training.local))
     return Brain(identity, plan, algorithm, shared.gradient, edges, own_parameters(learner, own))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 import torch
@@ -41,8 +41,11 @@ class BaseAlgorithm(Algorithm):
         """Whether anything about the edges changed since the last local step."""
 
     @classmethod
-    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep) -> Self:
-        """The algorithm as the settings ask for it; JobError if they cannot be with this model."""
+    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[int] = ()) -> Self:
+        """The algorithm as the settings ask for it; JobError if they cannot be with this model.
+
+        `layers` are the sizes of the model's layers, in the order of the primal, for those who tell them apart.
+        """
         return cls(primal, step)
 
     @classmethod

@@ -16,7 +16,7 @@ epoch is compressed too. With tau = 1 it is ECL-ISVR.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 import torch
@@ -42,7 +42,7 @@ class CEcl(Ecl):
         self._drawn: dict[str, int] = {}
 
     @classmethod
-    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep) -> Self:
+    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[int] = ()) -> Self:
         return cls(primal, step, packing_of(options, primal.numel()))
 
     @classmethod

@@ -12,7 +12,7 @@ and as wrong as gradient tracking where messages are lost or sites uneven.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 import torch
@@ -34,7 +34,7 @@ class MomentumTracking(GradientTracking):
         self._momentum = torch.zeros_like(primal)
 
     @classmethod
-    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep) -> Self:
+    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[int] = ()) -> Self:
         return cls(primal, step, options.momentum)
 
     def state(self) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ as in D-PSGD with the step size (1 - b) mu, that is, short of the optimum where 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 import torch
@@ -36,7 +36,7 @@ class QgDsgdm(CombiningAlgorithm):
         self._began = primal.clone()
 
     @classmethod
-    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep) -> Self:
+    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[int] = ()) -> Self:
         return cls(primal, step, options.momentum)
 
     def state(self) -> dict[str, Tensor]:

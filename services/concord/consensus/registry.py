@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from concord.consensus.ad_psgd import AdPsgd
@@ -55,11 +57,16 @@ def server_algorithm_names() -> tuple[str, ...]:
     return tuple(sorted(_CLIENTS))
 
 
-def build_algorithm(options: AlgorithmOptions, primal: Tensor, step: LocalStep) -> Algorithm:
-    """The algorithm of that name over `primal`, without neighbours yet; JobError for impossible settings."""
+def build_algorithm(
+    options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[int] = ()
+) -> Algorithm:
+    """The algorithm of that name over `primal`, without neighbours yet; JobError for impossible settings.
+
+    `layers` are the sizes of the model's layers in the order of the primal; none: it is all one layer.
+    """
     kind = _find(options)
     _check_step(kind, step)
-    return kind.build(options, primal, step)
+    return kind.build(options, primal, step, layers)
 
 
 def build_client(options: AlgorithmOptions, primal: Tensor, step: LocalStep) -> Client:

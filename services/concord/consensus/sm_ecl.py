@@ -5,13 +5,20 @@ with that motion, and the gradient is averaged over more than one round while w 
 anchors.
 
 Legend: w, g, u_ij, mu, eta, K, E_i as in `ecl`; q smoothed gradient, v velocity of the common motion, I_ij
-measured interval between messages in own steps, taken anew with each of them. One local step:
+measured interval between messages in own steps, taken anew with each of them; D the reach, a number for each
+layer l. One local step:
 
     q    <- beta q + (1 - beta) g                              beta = 1 - 1 / (6 K)
     u_ij <- u_ij + c v                                         c = 0.9; only while the edge is fresh
-    w'    = (1 - alpha) w + alpha (sum_j eta_ij u_ij - q) / sum_j eta_ij           alpha = 1/2
+    w'    = (1 - alpha) w + alpha (sum_j eta_ij u_ij - D q) / sum_j eta_ij         alpha = 1/2
     v    <- v + (w' - w - v) / tau                             tau = 10 max I_ij over the fresh edges
     w    <- w'
+
+    D_l   = |w_0|_l^2 / mean over layers of |w_0|^2           w_0 the model that all sites start from
+
+The force within a layer is eta (u - w) / D: D lets a disagreement move each layer by an equal share of its own norm.
+With one D for all, the shared filters of convolutions and the last layer are thrown far from their anchors, and
+sites of a deep network swing against each other. It is the same at all sites, so it moves no fixed point.
 
 Messages, receipt and fixed point are those of ECL with eta_ij = 1 / (gamma max(E_i, E_j)), where
 gamma = mu (K - 1) / 2. Convergence is measured, not proved. With theta = 1 it needs sites that are not in
@@ -20,9 +27,9 @@ perfect lock-step (uneven speeds, some loss or chance in the timing are enough),
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -42,6 +49,8 @@ VELOCITY_INTERVALS = 10
 """tau in units of the longest interval between messages; shorter diverges."""
 FRESH_INTERVALS = 5
 """For how many intervals without a message an anchor still rides along."""
+_LEAST_REACH = 0.01
+"""The least D of a layer."""
 
 
 @dataclass(slots=True)
@@ -65,18 +74,23 @@ class SmEcl(AnchoredAlgorithm):
     """ECL with smoothed gradients and moving anchors.
 
     With no neighbour (or only penalties of zero) it is gradient descent of rate mu along the smoothed
-    gradient.
+    gradient. `layers` are the sizes of the layers, in the order of the primal; none: it is all one layer.
     """
 
     name: ClassVar[str] = "sm-ecl"
     fewest_steps: ClassVar[int] = 2
 
-    def __init__(self, primal: Tensor, step: LocalStep) -> None:
+    def __init__(self, primal: Tensor, step: LocalStep, layers: Sequence[int] = ()) -> None:
         super().__init__(primal, step)
+        self._reach = reach(primal, list(layers) or [primal.numel()])
         self._smoothed = torch.zeros_like(primal)
         self._velocity = torch.zeros_like(primal)
         self._arrivals: dict[str, _Arrivals] = {}
         self._horizon = float(VELOCITY_INTERVALS * step.steps)  # tau
+
+    @classmethod
+    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[int] = ()) -> Self:
+        return cls(primal, step, layers)
 
     @classmethod
     def edge_terms(cls, ours: EdgeEnd, theirs: EdgeEnd, options: AlgorithmOptions) -> EdgeTerms:
@@ -91,6 +105,7 @@ class SmEcl(AnchoredAlgorithm):
         return {
             **super().state(),
             **counters,
+            "reach": self._reach.clone(),
             "smoothed": self._smoothed.clone(),
             "velocity": self._velocity.clone(),
             "horizon": torch.tensor([self._horizon], dtype=torch.float64),
@@ -122,7 +137,7 @@ class SmEcl(AnchoredAlgorithm):
         total = self._average_anchors()
         if total == 0:
             return torch.mul(self._smoothed, -self.step.rate, out=self._mean), 1.0
-        return self._mean.sub_(self.primal).add_(self._smoothed, alpha=-1 / total), MIXING
+        return self._mean.sub_(self.primal).addcmul_(self._smoothed, self._reach, value=-1 / total), MIXING
 
     def _take_in(self, neighbour: str, message: Message) -> None:
         super()._take_in(neighbour, message)
@@ -139,8 +154,22 @@ class SmEcl(AnchoredAlgorithm):
 
     def _restore(self, state: Mapping[str, Tensor]) -> None:
         super()._restore(state)
+        self._reach.copy_(state["reach"])
         self._smoothed.copy_(state["smoothed"])
         self._velocity.copy_(state["velocity"])
         self._horizon = float(state["horizon"])
         for neighbour in self._arrivals:
             self._arrivals[neighbour] = _Arrivals(*(int(count) for count in state[f"arrivals/{neighbour}"]))
+
+
+def reach(primal: Tensor, layers: Sequence[int]) -> Tensor:
+    """D at each place of w: the square of its layer's norm, over the mean of these squares over the layers.
+
+    A layer counts with a small part of the mean at least, because layers may begin at zero.
+    """
+    parts = torch.split(primal, list(layers))
+    squares = torch.stack([part.square().sum() for part in parts])
+    if not squares.any():
+        return torch.ones_like(primal)
+    shares = (squares / squares.mean()).clamp_min(_LEAST_REACH)
+    return torch.cat([share.expand_as(part) for part, share in zip(parts, shares, strict=True)])

@@ -7,9 +7,10 @@ model is for, how its gradient is computed or who else holds a copy of it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -26,18 +27,20 @@ _NAMES_SHOWN = 8
 class FlatModel:
     """`primal` (n,) float32 holds all trainable parameters, `gradient` (n,) every `.grad`; contiguous.
 
-    The last `kept` numbers of both are of the parameters that stay at the site.
+    The last `kept` numbers of both are of the parameters that stay at the site. `layers` are the sizes of the model's
+    layers, in order, as far as neighbours hear of them: what belongs to one module is one layer.
     """
 
     primal: Tensor
     gradient: Tensor
     kept: int = 0
+    layers: tuple[int, ...] = ()
 
     @property
     def shared(self) -> FlatModel:
         """What neighbours hear of, as views (n - kept,)."""
         size = self.primal.numel() - self.kept
-        return FlatModel(self.primal[:size], self.gradient[:size])
+        return FlatModel(self.primal[:size], self.gradient[:size], layers=self.layers)
 
     @property
     def own(self) -> FlatModel:
@@ -66,7 +69,8 @@ def bind(module: nn.Module, storage: FlatModel | None = None, local: Sequence[st
         value.copy_(parameter.detach())
         parameter.data = value
         parameter.grad = slope
-    return FlatModel(primal, gradient, sum(named[name].numel() for name in matching(named, local)))
+    kept = {name: named.pop(name) for name in matching(named, local)}
+    return FlatModel(primal, gradient, sum(one.numel() for one in kept.values()), _layers(named))
 
 
 def trainable(module: nn.Module, local: Sequence[str] = ()) -> dict[str, nn.Parameter]:
@@ -106,6 +110,12 @@ def fingerprint(module: nn.Module, local: Sequence[str] = ()) -> str:
     for name, buffer in module.named_buffers():
         digest.update(_line("buffer", name, buffer))
     return digest.hexdigest()
+
+
+def _layers(named: Mapping[str, nn.Parameter]) -> tuple[int, ...]:
+    """How many numbers each module has of these, in their order: `1.weight` and `1.bias` are of one module."""
+    modules = groupby(named.items(), key=lambda item: item[0].rpartition(".")[0])
+    return tuple(sum(parameter.numel() for _, parameter in members) for _, members in modules)
 
 
 def _check_patterns(names: Collection[str], patterns: Sequence[str]) -> None:
