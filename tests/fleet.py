@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -71,10 +71,12 @@ class Fleet:
         pace: Pace | None = None,
         link: Link | None = None,
         seed: int = 0,
+        layers: Sequence[int] = (),
     ) -> None:
         self.edges = set(topology.edges)
         self.asleep: set[str] = set()
         self._options = options
+        self._layers = layers
         self._step = step
         self._pace = pace or Pace()
         self._link = link or Link()
@@ -84,7 +86,7 @@ class Fleet:
         self._underway: list[tuple[int, int, Arrow, int, Message]] = []
         self._sites = {
             name: _Site(
-                build_algorithm(options, start.clone(), step),
+                build_algorithm(options, start.clone(), step, layers),
                 gradients[name],
                 self._pace.speeds.get(name, 1.0),
             )
@@ -103,7 +105,7 @@ class Fleet:
     def restart(self, site: str) -> None:
         """Go on at a site with a new algorithm from the old one's primal and state, as from a checkpoint."""
         old = self.algorithm(site)
-        new = build_algorithm(self._options, old.primal.clone(), self._step)
+        new = build_algorithm(self._options, old.primal.clone(), self._step, self._layers)
         for left, right in sorted(self.edges, reverse=True):
             if site in (left, right):
                 new.add_neighbour(right if site == left else left, self._terms[left, right])

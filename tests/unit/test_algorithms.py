@@ -14,6 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from concord.consensus.algorithm import Algorithm, EdgeEnd, EdgeTerms, LocalStep, PartLayout
 from concord.consensus.registry import AlgorithmOptions, algorithm_names, build_algorithm, edge_terms
+from concord.consensus.sm_ecl import reach
 from concord.errors import AlgorithmError, JobError
 
 STEP = LocalStep(rate=0.1, steps=4)
@@ -354,6 +355,13 @@ def test_sm_ecl_gates_a_neighbour_gone_for_ever_however_few_its_messages(message
     assert all(ridden[1:still])  # at the first step the velocity is zero
     assert not any(ridden[still:])
     assert torch.isfinite(algorithm.primal).all()
+
+
+def test_sm_ecl_reaches_further_in_layers_of_greater_norm() -> None:
+    primal = torch.tensor([3.0, 4.0, 0.0, 0.0, 5.0], dtype=torch.float64)
+    assert reach(primal, [2, 2, 1]).tolist() == [1.5, 1.5, 0.01, 0.01, 1.5]  # squares 25, 0, 25
+    assert reach(primal, [5]).tolist() == [1.0] * 5
+    assert reach(torch.zeros(3), [1, 2]).tolist() == [1.0] * 3
 
 
 def test_sm_ecl_rides_along_again_with_a_neighbour_that_returns() -> None:

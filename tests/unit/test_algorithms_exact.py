@@ -75,6 +75,18 @@ def test_exact_on_a_bad_network(problem: Quadratics, options: AlgorithmOptions, 
     assert fleet.run_until(problem.optimum(), 1e-9, LIMIT) <= 1e-9
 
 
+@pytest.mark.parametrize("topology", TOPOLOGIES.values(), ids=TOPOLOGIES)
+def test_sm_ecl_is_exact_whatever_the_reaches_of_the_layers(problem: Quadratics, topology: Topology) -> None:
+    start = torch.linspace(0.1, 1.0, DIM, dtype=torch.float64)
+    fleet = Fleet(
+        topology, problem.gradients, start, AlgorithmOptions("sm-ecl"), STEP, UNEQUAL, BAD_LINK, layers=(4, 6, DIM - 10)
+    )
+    reach = fleet.algorithm("N1").state()["reach"]
+    assert float(reach.max()) > 10 * float(reach.min())
+    fleet.restart("N1")
+    assert fleet.run_until(problem.optimum(), 1e-9, LIMIT) <= 1e-9
+
+
 @given(
     name=st.sampled_from(sorted(EXACT)),
     count=st.integers(2, 5),

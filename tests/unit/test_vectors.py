@@ -68,6 +68,13 @@ def test_a_tied_parameter_appears_once_and_stays_tied() -> None:
     assert torch.equal(module.head.weight, module.embed.weight)
 
 
+def test_what_belongs_to_one_module_is_one_layer_unless_it_stays_at_the_site() -> None:
+    module = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 4, bias=False), nn.Linear(4, 1))
+    assert bind(module).layers == bind(module).shared.layers == (8, 8, 5)
+    kept = bind(module, local=["0.bias", "3.*"])
+    assert (kept.layers, kept.kept) == ((6, 8), 7)
+
+
 def test_frozen_parameters_and_buffers_stay_outside() -> None:
     module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
     module[0].bias.requires_grad_(False)
