@@ -8,16 +8,17 @@ steps, messages, a network with chance in it, virtual time. Its test set is one 
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -135,17 +136,22 @@ class Fleet:
 
 
 def fleet(sites: int, rounds: int = 10) -> Fleet:
-    """`concord simulate` of that many sites of digits, all in lock-step, as a process of its own."""
+    """`concord simulate` of that many sites of digits, all in lock-step, as a process of its own, looked at often."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "job.yaml"
         steps = sites * rounds * STEPS_IN_ROUND
         path.write_text(Case("mlp", "many_digits", sites, even=True, steps=steps).job)
         command = [sys.executable, "-m", "concord", "simulate", str(path), "--json", "--no-reference", "--out", folder]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
-    return Fleet(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3)
+        process = psutil.Popen(command, stdout=subprocess.DEVNULL)
+        megabytes = seconds = 0.0
+        while process.poll() is None:
+            with suppress(psutil.Error), process.oneshot():
+                times = process.cpu_times()
+                seconds, megabytes = times.user + times.system, max(megabytes, process.memory_info().rss / 1e6)
+            time.sleep(0.05)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+    return Fleet(seconds, megabytes)
 
 
 def _uneven(sites: int) -> str:
