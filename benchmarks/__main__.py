@@ -1,4 +1,7 @@
-"""`make bench`: the numbers that Concord promises, as medians with the machine's load, and out/bench.json."""
+"""`make bench`: the numbers that Concord promises, as medians with the machine's load, and out/bench.json.
+
+`make bench ARGS=simulations` measures one part alone; the others are demo, pair, exchange_speed and steps.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import exchange, step_rate
+from benchmarks import exchange, simulation, step_rate
 from benchmarks.split_site import free_port
 from concord.apps.local import LocalFleet
 from concord.cli.watch import FleetWatch
@@ -47,10 +50,13 @@ class Row:
     load: float
 
 
-def main() -> None:
-    """Measure everything, one thing after the other."""
+def main(names: list[str]) -> None:
+    """Measure the parts of these names, or everything, one thing after the other."""
+    parts = {part.__name__: part for part in (demo, pair, exchange_speed, steps, simulations)}
+    if not set(names) <= set(parts):
+        raise SystemExit(f"python -m benchmarks [{'] ['.join(parts)}]; found {' '.join(names)}")
     rows: list[Row] = []
-    for part in (demo, pair, exchange_speed, steps):
+    for part in [parts[name] for name in names or parts]:
         load = os.getloadavg()[0]
         for what, target, value, unit, met in part():
             rows.append(Row(what, target, value, unit, met, load))
@@ -130,6 +136,20 @@ def steps() -> Measured:
     ]
 
 
+def simulations() -> Measured:
+    """A simulated step against a plain one, and what a hundred and a thousand sites take."""
+    costs = [(name, simulation.cost(case)) for name, case in simulation.CASES.items()]
+    hundred, thousand = simulation.fleet(100), simulation.fleet(1000)
+    steps_of = "80 steps of {} sites of digits, whole command"
+    return [
+        *((f"a simulated step / a plain one: {name}", "<= 1.3", ratio, "", ratio <= 1.3) for name, ratio in costs),
+        (f"{steps_of.format(100)}: memory", "< 4000", hundred.megabytes, "MB", hundred.megabytes < 4000),
+        (f"{steps_of.format(100)}: processor time", "", hundred.seconds, "s", True),
+        (f"{steps_of.format(1000)}: memory", "", thousand.megabytes, "MB", True),
+        (f"{steps_of.format(1000)}: processor time", "", thousand.seconds, "s", True),
+    ]
+
+
 def _supervise(fleet: LocalFleet, condition: Callable[[], bool]) -> None:
     while not condition():
         fleet.supervise()
@@ -153,4 +173,4 @@ def _print(rows: list[Row]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

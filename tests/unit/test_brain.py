@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -198,6 +199,14 @@ def test_consensus_distance_reads_the_neighbours_model_off_two_messages() -> Non
     own = brain.algorithm.primal
     found = brain.progress(0.0).edges["N2"].consensus_distance
     assert found == pytest.approx(float(torch.dist(own, theirs) / own.norm()), rel=1e-5)
+
+
+def test_a_brain_whose_status_is_never_due_computes_no_distances() -> None:
+    brain = make_brain(replace(QUIET, status_interval=math.inf))
+    settle(brain)
+    brain.handle(UpdatesArrived(0.0, [update_from("N2", Stamp(1, 1, 1))]))
+    edge = brain.progress(0.0).edges["N2"]
+    assert (edge.received, edge.consensus_distance) == (1, None)
 
 
 def test_a_step_without_finite_gradient_is_dropped_and_counted() -> None:

@@ -41,6 +41,12 @@ def test_a_simulation_does_not_change_what_sites_compare() -> None:
         ("simulation.network.jitter=normal", "unknown jitter 'normal'; did you mean 'uniform'?"),
         ("simulation.network.bandwidth=0", "simulation.network.bandwidth: should be greater than 0, found 0"),
         ("simulation.step_seconds=0", "simulation.step_seconds: should be greater than 0, found 0"),
+        (
+            "simulation.step_seconds=1e-10",
+            "simulation.step_seconds: should be at least 1e-09, found 1e-10: virtual time is kept to the nanosecond",
+        ),
+        ("simulation.evaluate_every=1e-10", "simulation.evaluate_every: should be at least 1e-09, found 1e-10"),
+        ("simulation.sites.N3.speed=1e8", "simulation.sites.N3.speed: should be at most 1e+07, found 1e+08"),
         ("simulation.sites.N3.speed=0", "simulation.sites.N3.speed: should be greater than 0, found 0"),
         ("simulation.sites.N3.sped=1", "unknown key; did you mean 'speed'?"),
         ("simulation.sites.N7.speed=1", "simulation.sites.N7: unknown site 'N7'"),

@@ -88,6 +88,16 @@ def test_random_latency_lets_messages_overtake_each_other() -> None:
     assert order != sorted(order)
 
 
+def test_messages_sent_at_once_overtake_each_other_in_half_of_the_cases() -> None:
+    line = Line(Link(latency=1.0, jitter="exponential"), seed=2)
+    for pair in range(1000):
+        line.post(100.0 * pair, 2 * pair)
+        line.post(100.0 * pair + 0.01, 2 * pair + 1)
+    places = {sequence: place for place, (_, sequence) in enumerate(line.run())}
+    overtaken = sum(places[2 * pair + 1] < places[2 * pair] for pair in range(1000))
+    assert overtaken / 1000 == pytest.approx(0.5, abs=0.05)
+
+
 def test_loss_and_duplication_happen_as_often_as_asked() -> None:
     line = Line(Link(loss=0.25, duplication=0.5), seed=1)
     for number in range(2000):

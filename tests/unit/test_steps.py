@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from concord.errors import TaskError
+from concord.errors import CheckpointError, TaskError
 from concord.learning.objectives import accuracy
 from concord.learning.pooled import train_pooled
 from concord.learning.samples import Pool, Samples
@@ -118,6 +118,13 @@ def test_all_batches_are_of_one_size_and_reach_every_sample() -> None:
     assert set(torch.cat(drawn).tolist()) == set(range(10))
 
 
+def test_a_state_from_before_the_first_batch_is_gone_on_from() -> None:
+    samples = Samples(torch.arange(8.0)[:, None], torch.arange(8))
+    fresh, resumed = Batches(samples, 4, seed=0), Batches(samples, 4, seed=1)
+    resumed.load_state({**fresh.state(), "cursor": torch.tensor(0)})
+    assert torch.equal(resumed.draw().targets, fresh.draw().targets)
+
+
 def test_inputs_and_targets_stay_together() -> None:
     batches = Batches(Samples(torch.arange(10.0)[:, None], torch.arange(10)), 3, seed=0)
     for _ in range(10):
@@ -196,7 +203,7 @@ def test_a_state_that_does_not_fit_is_refused_without_a_change(other: Callable[[
     train(learner, 1)
     stranger = other()
     before = stranger.state()
-    with pytest.raises(TaskError, match=message):
+    with pytest.raises(CheckpointError, match=message):
         stranger.load_state(learner.state())
     assert all(torch.equal(stranger.state()[name], tensor) for name, tensor in before.items())
 

@@ -185,7 +185,7 @@ def keeping_checkpoints() -> Iterator[None]:
     try:
         yield
     except CheckpointError as error:
-        raise EnvironmentProblem(f"{error}; make room or choose another folder with --state-dir") from error
+        raise EnvironmentProblem(f"{error}; another folder can be chosen with --state-dir") from error
 
 
 @asynccontextmanager

@@ -10,7 +10,10 @@ from concord.job.simulation import CrashSection, PartitionSection, SimulationSec
 from concord.suggest import unknown
 
 Finding = tuple[Path, str]
+SHORTEST = 1e-9
+"""Virtual time is kept to the nanosecond; with steps shorter than that it would stand still."""
 _TOP = "simulation"
+_CLOCK = "virtual time is kept to the nanosecond"
 
 
 def edge_names(edge: tuple[str, str]) -> tuple[str, str]:
@@ -24,6 +27,8 @@ def simulation_checks(
 ) -> Iterator[Finding]:
     """Everything that is wrong with a section whose single values are right."""
     known = {name for edge in edges for name in edge_names(edge)}
+    for key in ("step_seconds", "evaluate_every"):
+        yield from _length((_TOP, key), getattr(section, key))
     for name in section.edges:
         yield from _known((_TOP, "edges", name), "edge", name, known)
     for index, partition in enumerate(section.partitions):
@@ -31,6 +36,14 @@ def simulation_checks(
     for site, faults in section.sites.items():
         yield from _known((_TOP, "sites", site), "site", site, sites)
         yield from _site((_TOP, "sites", site), faults)
+        if section.step_seconds / faults.speed < SHORTEST <= section.step_seconds:
+            most = section.step_seconds / SHORTEST
+            yield (_TOP, "sites", site, "speed"), f"should be at most {most:g}, found {faults.speed:g}: {_CLOCK}"
+
+
+def _length(path: Path, seconds: float) -> Iterator[Finding]:
+    if seconds < SHORTEST:
+        yield path, f"should be at least {SHORTEST:g}, found {seconds:g}: {_CLOCK}"
 
 
 def _known(path: Path, what: str, name: str, names: Collection[str]) -> Iterator[Finding]:

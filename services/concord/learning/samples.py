@@ -21,11 +21,12 @@ class Samples:
     def __post_init__(self) -> None:
         if self.inputs.dim() == 0 or self.targets.dim() == 0:
             raise TaskError("samples need a first dimension that counts them; found a single number")
-        if len(self.inputs) != len(self.targets):
+        # Not len(): a tensor's takes three times as long, and a batch is made at every step.
+        if self.inputs.shape[0] != self.targets.shape[0]:
             raise TaskError(f"{len(self.inputs)} inputs do not match {len(self.targets)} targets")
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return self.inputs.shape[0]
 
     def select(self, indices: Tensor) -> Samples:
         """The samples at `indices` (k,) int64, in that order, as copies."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from concord.consensus.vectors import FlatModel, bind
-from concord.errors import TaskError
+from concord.errors import CheckpointError, TaskError
 from concord.learning.samples import Samples
 from concord.learning.task import Task
 
@@ -78,13 +78,14 @@ class Batches:
             raise TaskError("there are no samples to train on")
         self._samples = samples
         self._size = min(batch_size, len(samples))
+        self._last = len(samples) - self._size
         self._generator = torch.Generator().manual_seed(seed)
         self._order = torch.empty(0, dtype=torch.int64)
-        self._cursor = 0
+        self._cursor = len(samples)
 
     def draw(self) -> Samples:
         """The next batch, as copies."""
-        if self._cursor + self._size > len(self._order):
+        if self._cursor > self._last:
             # Drawn on the CPU, so that the batches are the same wherever the samples are.
             order = torch.randperm(len(self._samples), generator=self._generator)
             self._order = order.to(self._samples.inputs.device)
@@ -102,13 +103,14 @@ class Batches:
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse of `state`, for the same samples and batch size; TaskError if they are others."""
+        """The inverse of `state`, for the same samples and batch size; CheckpointError if they are others."""
         if len(state["order"]) not in (0, len(self._samples)):
-            raise TaskError(
-                f"the state is of {len(state['order'])} training samples; there are {len(self._samples)} now"
+            raise CheckpointError(
+                f"the checkpoint is of {len(state['order'])} training samples; there are {len(self._samples)} now: "
+                "sites, split and the data must be as they were"
             )
         self._order = state["order"].to(self._samples.inputs.device, copy=True)
-        self._cursor = int(state["cursor"])
+        self._cursor = int(state["cursor"]) if len(self._order) else len(self._samples)
         self._generator.set_state(state["generator"])
 
 
@@ -184,7 +186,7 @@ class Learner:
         return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse of `state`, for the same model, samples and options; TaskError, no change, if not.
+        """The inverse of `state`, for the same model, samples and options; CheckpointError, no change, if not.
 
         Sets torch's own generator too, from which dropout draws.
         """
@@ -196,7 +198,7 @@ class Learner:
     def load_model(self, state: Mapping[str, Tensor]) -> None:
         """Only what belongs to the model: buffers and momentum; the next batches are as they would have been.
 
-        For going back to an earlier model without meeting the same batches again; TaskError as `load_state`.
+        For going back to an earlier model without meeting the same batches again; CheckpointError as `load_state`.
         """
         self._check_state(state)
         self._copy_model_state(state)
@@ -225,7 +227,10 @@ class Learner:
         theirs = {name: tensor.shape for name, tensor in state.items() if name != "batches.order"}
         if ours != theirs or "batches.order" not in state:
             odd = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
-            raise TaskError(f"the saved training state is of another model or other options: {', '.join(odd)}")
+            raise CheckpointError(
+                f"the checkpoint is of another model or other training ({', '.join(odd)}): task and training.momentum "
+                "must be as they were"
+            )
 
 
 def evaluate(module: nn.Module, task: Task, samples: Samples) -> Evaluation:

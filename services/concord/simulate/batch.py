@@ -105,6 +105,8 @@ class BatchedGradients:
 
     def __call__(self, sites: Sequence[Stepping]) -> list[StepResult]:
         """As `gradients_by_site`: every site draws its next batch and finds its gradient in its buffer."""
+        if len(sites) < GROUP_SIZES[-1]:
+            return gradients_by_site(sites)
         batches = [site.learner.draw() for site in sites]
         results: dict[int, StepResult] = {}
         for group in _groups(batches):

@@ -7,6 +7,7 @@ updates from that very step, then publish. A silent neighbour's edge stays: its 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -58,7 +59,8 @@ class Plan:
 
     `rounds` and `seconds` end the job, whichever comes first (None: never). A round lasts at least `pace`: a site
     whose steps take less rests for what is left, so that each round has its exchange. `max_bad_steps` is how many
-    steps in a row may lack a finite gradient before the site rolls back.
+    steps in a row may lack a finite gradient before the site rolls back. Where no status is ever due, an infinite
+    interval, distances to neighbours are not computed.
     """
 
     local_steps: int
@@ -235,6 +237,8 @@ class Brain:
 
     def _distance(self, memory: EdgeMemory, update: Update) -> float | None:
         """|w_i - w_j| / |w_i|, with the neighbour's model read off the two newest messages of the edge."""
+        if math.isinf(self.plan.status_interval):
+            return None  # nobody would hear of it
         model = self.algorithm.neighbour_model(update.parts, memory.last_sent)
         if model is None:
             return None

@@ -53,7 +53,7 @@ def build_task(options: Mapping[str, object]) -> Task:
 
 @cache
 def load_pool() -> Pool:
-    """1,441 training and 356 test samples; TaskError if scikit-learn is not installed."""
+    """1,442 training and 355 test samples; TaskError if scikit-learn is not installed."""
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as exc:
