@@ -77,7 +77,7 @@ _CIFAR10 = Panel(
     cases=(_PDMM, _ADMM, _SM_ECL, _GOSSIP, _DPSGD),
     sizes={
         "small": (),
-        "full": ("task.options.width=32", "simulation.duration=600", "simulation.evaluate_every=20"),
+        "full": ("task.options.width=32", "simulation.duration=200"),
     },
 )
 
