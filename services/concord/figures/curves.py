@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 from concord.errors import EnvironmentProblem
 from concord.figures.definitions import POOLED, Panel
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 
 COLOURS = ("#1b6ac9", "#d9822b", "#2a8c4a", "#8a4fbf", "#c23b4b", "#8a8f98", "#11999e", "#7a5c2e")
 POOLED_LABEL = "all data in one place"
+# Beside the curves there is no room that is free for sure.
+_BELOW: dict[str, Any] = {
+    "loc": "upper left",
+    "bbox_to_anchor": (0, -0.12),
+    "ncols": 2,
+    "frameon": False,
+    "fontsize": 9,
+    "title_fontsize": 9,
+    "alignment": "left",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +71,15 @@ def draw(paths: Sequence[Path], points: Sequence[Point], metric: str) -> None:
         end, pooled = max(band(point).seconds), pooled_curve(point)
         _plot_pooled(axes, _Line(POOLED_LABEL, [end * share for share, _ in pooled], [value for _, value in pooled]))
     axes.set(xlabel="virtual seconds", ylabel=f"{metric}, mean over sites and least to greatest", xlim=(0, None))
+    axes.legend(frameon=False)
     _tidy(axes)
     save(canvas, paths)
 
 
 def draw_errors(paths: Sequence[Path], drawn: Drawn) -> None:
     """A figure of one panel or more: error rate on the test data, in %, against rounds of the average site."""
-    canvas = new_canvas(8 if len(drawn.panels) == 1 else 6 * len(drawn.panels), 5)
-    canvas.suptitle(f"{drawn.title}\n", x=0.01, y=1.0, ha="left", va="top", fontsize=12)
+    canvas = new_canvas(8 if len(drawn.panels) == 1 else 6 * len(drawn.panels), 6)
+    canvas.suptitle(drawn.title, x=0.01, ha="left", fontsize=12)
     row = canvas.subplots(1, len(drawn.panels), sharey=True, squeeze=False)[0]
     for axes, (panel, finished) in zip(row, drawn.panels, strict=True):
         for one in finished:
@@ -78,7 +89,8 @@ def draw_errors(paths: Sequence[Path], drawn: Drawn) -> None:
         _plot_published(axes, panel)
         axes.set(xlabel="rounds of the average site", xlim=(0, None))
         axes.set_title(panel.title, loc="left", fontsize=10)
-        _tidy(axes, place="upper right", title="mean over sites at the end, %; band: least to greatest")
+        _tidy(axes)
+        axes.legend(**_BELOW, title="mean over sites, with a band from least to greatest; in % at the end")
     row[0].set_ylim(_limits(drawn))
     row[0].set_ylabel("error rate on the test data, %")
     save(canvas, paths)
@@ -137,7 +149,6 @@ def _plot_published(axes: Axes, panel: Panel) -> None:
         label = ""  # once
 
 
-def _tidy(axes: Axes, place: Literal["best", "upper right"] = "best", title: str = "") -> None:
+def _tidy(axes: Axes) -> None:
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=9, loc=place, title=title, title_fontsize=9, alignment="left")
     axes.spines[["top", "right"]].set_visible(False)

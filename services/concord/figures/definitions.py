@@ -63,8 +63,8 @@ class Figure:
         return f"figure-{self.name}"
 
 
-_PDMM = Case("ECL, PDMM", "#1b6ac9", ("algorithm.name=ecl-isvr", "algorithm.averaging=1.0"))
-_ADMM = Case("ECL, ADMM", "#11999e", ("algorithm.name=ecl-isvr", "algorithm.averaging=0.5"))
+_PDMM = Case("ECL-ISVR, PDMM", "#1b6ac9", ("algorithm.name=ecl-isvr", "algorithm.averaging=1.0"))
+_ADMM = Case("ECL-ISVR, ADMM", "#11999e", ("algorithm.name=ecl-isvr", "algorithm.averaging=0.5"))
 _SM_ECL = Case("SM-ECL", "#8a4fbf", ("algorithm.name=sm-ecl",))
 _GOSSIP = Case("gossip", "#d9822b", ("algorithm.name=gossip",))
 _DPSGD = Case("D-PSGD", "#c23b4b", ("algorithm.name=dpsgd",))
@@ -77,7 +77,7 @@ _CIFAR10 = Panel(
     cases=(_PDMM, _ADMM, _SM_ECL, _GOSSIP, _DPSGD),
     sizes={
         "small": (),
-        "full": ("task.options.width=32", "simulation.duration=600", "simulation.evaluate_every=20"),
+        "full": ("task.options.width=32", "simulation.duration=200"),
     },
 )
 
