@@ -48,7 +48,7 @@ def ecl(penalty: Callable[[str, str], float], theta: float) -> Reference:
 def sm_ecl(graph: Topology, problem: Quadratics) -> Models:
     """A message arrives every K steps: the interval as of the last is always K, and every edge is fresh."""
     eta = {
-        (i, j): 1 / (MU * (K - 1) / 2 * max(graph.degree(i), graph.degree(j)))
+        (i, j): 1 / (0.35 * MU * (K - 1) * max(graph.degree(i), graph.degree(j)))
         for i in SITES
         for j in graph.neighbours(i)
     }

@@ -39,7 +39,7 @@ class AlgorithmOptions:
     penalty: float | None = None
     averaging: float = 1.0
     penalty_scale: float = 1.0
-    gamma_scale: float = 0.5
+    gamma_scale: float = 0.35
     compression: str = "random-k"
     keep: float = 0.1
     number_format: str = "full"

@@ -21,7 +21,7 @@ With one D for all, the shared filters of convolutions and the last layer are th
 sites of a deep network swing against each other. It is the same at all sites, so it moves no fixed point.
 
 Messages, receipt and fixed point are those of ECL with eta_ij = 1 / (gamma max(E_i, E_j)), where
-gamma = mu (K - 1) / 2. Convergence is measured, not proved. With theta = 1 it needs sites that are not in
+gamma = 0.35 mu (K - 1). Convergence is measured, not proved. With theta = 1 it needs sites that are not in
 perfect lock-step (uneven speeds, some loss or chance in the timing are enough), below 1 it does not.
 """
 

@@ -149,7 +149,7 @@ class AlgorithmSection(Section):
     penalty: Positive | None = None
     averaging: Annotated[float, Field(gt=0, le=1)] = 1.0
     penalty_scale: Positive = 1.0
-    gamma_scale: Positive = 0.5
+    gamma_scale: Positive = 0.35
     compression: Annotated[str, one_of("compression", COMPRESSIONS)] = "random-k"
     keep: Annotated[float, Field(gt=0, le=1)] = 0.1
     number_format: Annotated[str, one_of("number format", NUMBER_FORMATS)] = "full"
