@@ -105,7 +105,7 @@ _HOSPITALS = Panel(
     name="hospitals",
     title="8 hospitals",
     job="hospitals.yaml",
-    cases=(_SM_ECL, _GOSSIP),
+    cases=(_PDMM, _GOSSIP),
     sizes={"small": (), "full": ()},
 )
 
