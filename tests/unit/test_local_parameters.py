@@ -28,7 +28,7 @@ task:
   metric: personal:error
 sites: 4
 topology: chain
-training: {rounds: 200, pace: 0, local_steps: 4, batch_size: 24, learning_rate: 0.1, local: ["head.*"]}
+training: {rounds: 240, pace: 0, local_steps: 4, batch_size: 24, learning_rate: 0.1, local: ["head.*"]}
 simulation:
   evaluate_every: 1000
   network: {latency: 0.02, jitter: exponential, loss: 0.2}

@@ -119,6 +119,9 @@ def _limits(drawn: Drawn) -> tuple[float, float]:
     for line in (_error_line(one) for _, finished in drawn.panels for one in finished):
         late = [index for index, at in enumerate(line.x) if at >= line.x[-1] / 10]
         values += [line.least[index] for index in late] + [line.greatest[index] for index in late]
+    for _, finished in drawn.panels:
+        for point in _with_pooled([one.point for one in finished]):
+            values.append(min(_pooled_errors(point).mean))
     return max(0.0, min(values) - 3), min(100.0, max(values) + 3)
 
 
