@@ -78,7 +78,7 @@ def test_the_division_is_always_the_same_and_leaves_one_patient_for_training(pat
     assert torch.equal(first.test.inputs, again.test.inputs)
     labels = torch.zeros(6, 14)
     labels[0, 3] = labels[1, 4] = labels[2, 4] = 1
-    chosen = chest_xray.test_patients(labels, torch.arange(6))
+    chosen = chest_xray.patients_for_test(labels, torch.arange(6))
     assert 0 not in chosen
     assert len(chosen & {1, 2}) == 1
 

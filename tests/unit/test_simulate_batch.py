@@ -14,7 +14,14 @@ from concord.consensus.vectors import FlatModel, bind
 from concord.job import parse_job
 from concord.learning.samples import Samples
 from concord.learning.steps import StepResult
-from concord.simulate.batch import GROUP_SIZES, MOST_TRACES, BatchedGradients, LateGradients, choose_gradients
+from concord.simulate.batch import (
+    GROUP_SIZES,
+    MOST_TRACES,
+    WORTHWHILE,
+    BatchedGradients,
+    LateGradients,
+    choose_gradients,
+)
 from concord.simulate.experiment import Run, Stepping, gradients_by_site
 from concord.simulate.report import last_rows
 
@@ -58,20 +65,19 @@ def test_each_row_gets_the_gradient_of_its_own_model_and_batch() -> None:
     assert not storage.gradient[2].any()
 
 
-def test_both_paths_lead_to_the_same_results(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_paths_lead_to_the_same_results() -> None:
     assert max(GROUP_SIZES) < 70  # several groups, and some sites by themselves
-    monkeypatch.setattr("concord.simulate.batch.WORTHWHILE", 0)
+    assert WORTHWHILE < 70 * 48 * 3  # the first run goes on in batches
     runs: dict[str, Run] = {}
     for batched in ("auto", "off"):
-        runs[batched] = build_experiment(parse_job(JOB, [f"simulation.batched={batched}"])).run()
+        runs[batched] = build_experiment(parse_job(JOB, [f"simulation.batched={batched}", "training.rounds=48"])).run()
     assert runs["auto"].traffic == runs["off"].traffic
     for together, alone in zip(last_rows(runs["auto"]), last_rows(runs["off"]), strict=True):
         assert (together.site, together.step) == (alone.site, alone.step)
         assert together.loss == pytest.approx(alone.loss, rel=1e-4)
 
 
-def test_a_short_run_goes_by_site_and_a_long_one_chooses_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("concord.simulate.batch.WORTHWHILE", 7)
+def test_a_short_run_goes_by_site_and_a_long_one_chooses_once() -> None:
     sites = list(build_experiment(parse_job(JOB, ["sites=4", "simulation.sites={}"])).sites.values())
     calls: list[int] = []
 
@@ -80,7 +86,7 @@ def test_a_short_run_goes_by_site_and_a_long_one_chooses_once(monkeypatch: pytes
         return gradients_by_site(stepping)
 
     chosen: list[object] = []
-    late = LateGradients(lambda: chosen.append(None) or batched)
+    late = LateGradients(lambda: chosen.append(None) or batched, after=7)
     counts = [(len(late(sites)), len(calls)) for _ in range(4)]
     assert counts == [(4, 0), (4, 0), (4, 1), (4, 2)]
     assert len(chosen) == 1

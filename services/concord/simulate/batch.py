@@ -52,14 +52,14 @@ def choose_gradients(
 
 
 class LateGradients:
-    """By site at first, and as `choose` says from the instant at which WORTHWHILE gradients are done.
+    """By site at first, and as `choose` says from the instant at which `after` gradients are done.
 
     What counts is gradients and not seconds, so equal runs stay equal to the last bit.
     """
 
-    def __init__(self, choose: Callable[[], Gradients]) -> None:
+    def __init__(self, choose: Callable[[], Gradients], after: int = WORTHWHILE) -> None:
         self._choose = choose
-        self._left = WORTHWHILE
+        self._left = after
         self._chosen: Gradients | None = None
 
     def __call__(self, sites: Sequence[Stepping]) -> Sequence[StepResult]:

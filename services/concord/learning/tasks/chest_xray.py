@@ -77,14 +77,14 @@ def load_pool(path: str | None) -> Pool:
     if path is None:
         raise TaskError("task.options.path: missing; chest-xray needs an .npz of images, labels, names and classes")
     images, labels, patients = _read(Path(path))
-    chosen = test_patients(labels, patients)
+    chosen = patients_for_test(labels, patients)
     test = torch.tensor([patient in chosen for patient in patients.tolist()])
     train, held_out = (~test).nonzero()[:, 0], test.nonzero()[:, 0]
     samples = Samples(images.unsqueeze(1), labels.float())
     return Pool(samples.select(train), samples.select(held_out), patients[train])
 
 
-def test_patients(labels: Tensor, patients: Tensor) -> set[int]:
+def patients_for_test(labels: Tensor, patients: Tensor) -> set[int]:
     """Numbers of the patients to test with, of labels (n, findings) 0/1 and patients (n,).
 
     Greedily, the rarest finding first and no finding last, patients in random order: whoever brings the test set nearer
