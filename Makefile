@@ -68,5 +68,5 @@ $(VENV)/figures.stamp: $(VENV)/demo.stamp
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
-	$(PIP) install --constraint constraints.txt --editable '.[demo,datasets,dev]'
+	$(PIP) install --constraint constraints.txt --editable '.[demo,datasets,cluster,dev]'
 	@touch $@
