@@ -46,7 +46,8 @@ def job_task(job: Job) -> Task:
 
 def split_options(job: Job) -> SplitOptions:
     """How the job deals out its data."""
-    return SplitOptions(**job.split.model_dump())
+    shard = {name: site.shard for name, site in job.sites.items() if site.shard is not None}
+    return SplitOptions(**job.split.model_dump(), shard=shard)
 
 
 def job_edges(job: Job, site: str, graph: Topology | None = None) -> dict[str, Edge]:
