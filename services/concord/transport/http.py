@@ -26,6 +26,8 @@ from concord.wire.messages import Stamp
 _ERROR_BYTES = 1 << 16
 """The most that is read of an answer that carries no update."""
 _LONGEST_RETRY_AFTER = 300.0
+_BROKEN_OFF = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+"""What is seen of a server that ends a connection without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +176,11 @@ class NeighbourClient:
                     return response, await _read(response, audience, limit)
                 finally:
                     await response.aclose()
-        # A server that refuses our certificate says so in the first answer only, beyond what httpx translates.
+        # A server may refuse our certificate in its first answer only, beyond what httpx translates.
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
             detail = str(error) or type(error).__name__
+            if isinstance(self._tls, SiteTls) and isinstance(error, _BROKEN_OFF):
+                detail += " (perhaps it does not accept this site's certificate: its log would say so)"
             raise TransportError(f"{where}: {detail}") from error
 
     @asynccontextmanager

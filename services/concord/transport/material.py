@@ -167,7 +167,7 @@ def _check_names(folder: Path, facts: Facts, federation: str | None, site: str |
     path = folder / CERTIFICATE
     wanted = site_uri(federation or "<federation>", site or "<site>")
     found = ", ".join(facts.uris) or "no URI"
-    problem = CertificateError(f"{path} names {found}; this process needs a certificate that names {wanted}")
+    problem = CertificateError(f"{path} names {found}; it should name {wanted}")
     try:
         named = certified_site(facts.uris, federation or _federation(facts))
     except IdentityError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 LOOK_INTERVAL = 3.0
 """Seconds between two looks at the files."""
+_QUIET = 60.0
+"""Seconds between two words on connections that were refused: anyone can make as many as they like."""
 
 
 def peer_certificate(connection: ssl.SSLObject) -> PeerCertificate:
@@ -101,6 +104,7 @@ class SiteTls:
         self._clock = clock
         self._material = self._load()
         self._problem: str | None = None
+        self._told_at = -math.inf
         self._listeners: list[Callable[[], None]] = []
         self.server: ssl.SSLContext = FollowingContext.over(
             lambda: self._material.server, made=_nothing, failed=self._note_refusal
@@ -169,7 +173,10 @@ class SiteTls:
 
     def _note_refusal(self, error: ssl.SSLError) -> None:
         self.refused += 1
-        log.info("a connection to the exchange was refused: %s", error)
+        now = self._clock()
+        if abs(now - self._told_at) >= _QUIET:
+            self._told_at = now
+            log.warning("a connection to the exchange was refused, %d until now: %s", self.refused, error)
 
     def _check_neighbour(self, neighbour: str, connection: ssl.SSLObject) -> None:
         certificate = peer_certificate(connection)
