@@ -8,6 +8,10 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+
 from concord.certificates import Authority, SiteFiles, Wanted
 
 LOOPBACK = (ip_address("127.0.0.1"),)
@@ -46,3 +50,18 @@ def context(folder: Path, *, with_certificate: bool = True) -> ssl.SSLContext:
     if with_certificate:
         made.load_cert_chain(folder / "tls.crt", folder / "tls.key")
     return made
+
+
+def unlike(name: x509.Name, key: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey) -> x509.Certificate:
+    """A CA's certificate of another make than ours, for one day."""
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now() - timedelta(hours=1))
+        .not_valid_after(now() + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256() if isinstance(key, rsa.RSAPrivateKey) else None)
+    )

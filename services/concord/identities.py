@@ -21,6 +21,16 @@ def site_uri(federation: str, site: str) -> str:
     return f"{_SCHEME}{federation}{_KIND}{site}"
 
 
+def uri_parts(uri: str) -> tuple[str, str]:
+    """Federation and site of such a URI; IdentityError if it is none."""
+    federation, kind, site = uri.removeprefix(_SCHEME).partition(_KIND)
+    if not (uri.startswith(_SCHEME) and federation and kind and site) or "/" in federation + site:
+        raise IdentityError(
+            f"the certificate names {uri[:_SHOWN]!r}, which is not of the form {site_uri('...', '...')}"
+        )
+    return federation, site
+
+
 @dataclass(frozen=True, slots=True)
 class PeerCertificate:
     """What counts of a certificate that a trusted CA signed: its URIs, and when it ends (seconds since the epoch)."""
@@ -36,12 +46,7 @@ def certified_site(uris: Sequence[str], federation: str) -> str:
     """
     if len(uris) != 1:
         raise IdentityError(f"the certificate should name one site by a URI; it has {len(uris)} URIs")
-    uri = uris[0]
-    named, kind, site = uri.removeprefix(_SCHEME).partition(_KIND)
-    if not (uri.startswith(_SCHEME) and named and kind and site) or "/" in named + site:
-        raise IdentityError(
-            f"the certificate names {uri[:_SHOWN]!r}, which is not of the form {site_uri('...', '...')}"
-        )
+    named, site = uri_parts(uris[0])
     if named != federation:
-        raise NotAllowed(f"the certificate names {uri[:_SHOWN]}; this is the federation {federation}")
+        raise NotAllowed(f"the certificate names {uris[0][:_SHOWN]}; this is the federation {federation}")
     return site

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from concord.errors import CertificateError, IdentityError
-from concord.identities import certified_site, site_uri
+from concord.identities import site_uri, uri_parts
 
 CERTIFICATE, KEY, AUTHORITIES = FILES = ("tls.crt", "tls.key", "ca.crt")
 
@@ -168,16 +168,14 @@ def _check_names(folder: Path, facts: Facts, federation: str | None, site: str |
     wanted = site_uri(federation or "<federation>", site or "<site>")
     found = ", ".join(facts.uris) or "no URI"
     problem = CertificateError(f"{path} names {found}; it should name {wanted}")
+    if len(facts.uris) != 1:
+        raise problem
     try:
-        named = certified_site(facts.uris, federation or _federation(facts))
+        named, of = uri_parts(facts.uris[0])
     except IdentityError as error:
         raise problem from error
-    if site is not None and named != site:
+    if named != (federation or named) or of != (site or of):
         raise problem
-
-
-def _federation(facts: Facts) -> str:
-    return facts.uris[0].removeprefix("spiffe://").partition("/")[0] if facts.uris else ""
 
 
 def _check_times(folder: Path, facts: Facts, now: float) -> None:
