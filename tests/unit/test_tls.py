@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from certified import authority, issue, lay
-from concord.certificates import Authority, SiteFiles
+from concord.certificates import Authority
 from concord.errors import CertificateError
 from concord.transport.tls import SiteTls
 
@@ -134,7 +134,7 @@ def test_a_broken_replacement_that_is_taken_back_is_no_problem_any_more(folder: 
 
 
 def test_what_cannot_be_used_at_the_start_is_an_error(tmp_path: Path, ca: Authority) -> None:
-    with pytest.raises(CertificateError, match="tls.crt is missing"):
+    with pytest.raises(CertificateError, match=r"tls\.crt is missing"):
         SiteTls(tmp_path, "test", "N1")
 
 
@@ -174,7 +174,7 @@ def test_a_new_ca_is_taken_and_the_old_one_is_forgotten(
     folder: Path, tls: SiteTls, tmp_path: Path, ca: Authority
 ) -> None:
     coming = authority()
-    files: SiteFiles = issue(coming, "N2", trusting=coming.bundle + ca.bundle)
+    files = issue(coming, "N2", trusting=coming.bundle + ca.bundle)
     new = SiteTls(lay(tmp_path / "new", files), "test", "N2")
     old = SiteTls(lay(tmp_path / "old", issue(ca, "N2", trusting=coming.bundle + ca.bundle)), "test", "N2")
     for trusted, accepted in ((ca.bundle + coming.bundle, (old, new)), (coming.bundle, (new,))):
