@@ -68,7 +68,7 @@ def test_a_certificate_is_renewed_in_its_place(concord: Run, ca: str) -> None:
         (("--federation", "digits", "--site", "n_1"), "--site: should be letters, digits and - inside"),
         (("--federation", "digits", "--site", "n1", "--dns", "https://n1"), "--dns: should be a host name"),
         (("--federation", "digits", "--site", "n1", "--ip", "n1"), "--ip: 'n1' does not appear to be an IPv4 or IPv6"),
-        (("--federation", "digits", "--site", "n1", "--days", "0"), "0 is not in the range x>=1"),
+        (("--federation", "digits", "--site", "n1", "--days", "0"), "Invalid value for '--days'"),
     ],
 )
 def test_a_wrong_name_is_told(concord: Run, ca: str, arguments: tuple[str, ...], message: str) -> None:

@@ -160,14 +160,19 @@ def write(path: Path, content: bytes, *, private: bool, replace: bool = True) ->
             if replace:
                 os.replace(temporary, path)
             else:
-                os.link(temporary, path)
+                _link(Path(temporary), path)
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
-    except FileExistsError as error:
-        raise JobError(f"{path} is there already; choose another folder") from error
     except OSError as error:
         raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _link(source: Path, path: Path) -> None:
+    try:
+        os.link(source, path)
+    except FileExistsError as error:
+        raise JobError(f"{path} is there already; choose another folder") from error
 
 
 def _makers() -> type[Authority]:
