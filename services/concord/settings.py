@@ -17,8 +17,15 @@ PREFIX = "CONCORD_"
 MIN_SECRET_BYTES = 16
 """A shorter shared secret is refused: it could be guessed from one recorded request."""
 
-OTHER_VARIABLES = ("CONCORD_DATA", "CONCORD_JOB", "CONCORD_RUN_FILE")
-"""Variables that are not settings of a process: the data folder, the job file, and the run file of `up`."""
+FLEET_VARIABLES = tuple(
+    f"CONCORD_FLEET_{name}"
+    for name in ("FEDERATION", "NAMESPACE", "CONFIG_MAP", "LEASE", "DEGREE", "GRACE", "IDENTITY")
+)
+"""Settings of `concord fleet`, which `concord.fleet.settings` reads."""
+
+OTHER_VARIABLES = ("CONCORD_DATA", "CONCORD_JOB", "CONCORD_RUN_FILE", *FLEET_VARIABLES)
+"""Variables that are not settings of a site's process: the data folder, the job file, the run file of `up`, the
+fleet's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +122,18 @@ def parse_peers(text: str) -> dict[str, str]:
     return peers
 
 
+def check_known(environment: Mapping[str, str]) -> None:
+    """JobError for a variable of our prefix that no process knows."""
+    known = [*(PREFIX + name.upper() for name in _READERS), *OTHER_VARIABLES]
+    for variable in environment:
+        if variable.startswith(PREFIX) and variable not in known:
+            raise JobError(unknown("environment variable", variable, known))
+
+
 def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    known = {PREFIX + name.upper(): name for name in _READERS}
-    found: dict[str, str] = {}
-    for variable, text in environment.items():
-        if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES:
-            continue
-        if variable not in known:
-            raise JobError(unknown("environment variable", variable, [*known, *OTHER_VARIABLES]))
-        found[known[variable]] = text
+    check_known(environment)
+    variables = {PREFIX + name.upper(): name for name in _READERS}
+    found = {variables[name]: text for name, text in environment.items() if name in variables}
     if "secret" in found and "secret_file" in found:
         raise JobError("CONCORD_SECRET and CONCORD_SECRET_FILE are both set; set one of them")
     return found
@@ -142,7 +152,8 @@ def _read(name: str, text: str) -> Any:
         raise JobError(f"{name} ({PREFIX}{name.upper()}): {error}") from error
 
 
-def _port(text: str) -> int:
+def read_port(text: str) -> int:
+    """A port, 0 for a free one; ValueError if it is none."""
     if not text.isdecimal() or int(text) > 65535:
         raise ValueError(f"should be a port from 0 to 65535, found {text!r}")
     return int(text)
@@ -172,7 +183,7 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "redis_url": _redis_url,
     "state_dir": Path,
     "host": str,
-    "port": _port,
+    "port": read_port,
     "threads": _count,
     "peers": parse_peers,
     "secret": Secret.from_text,

@@ -171,9 +171,7 @@ reaches = st.lists(st.sampled_from(["both", "both", "outbound", "inbound"]), min
 def test_sites_that_cannot_call_each_other_never_become_neighbours(
     names: list[str], reach: list[str], degree: int
 ) -> None:
-    kinds = {
-        name: member(name, reach=kind, url=kind != "outbound") for name, kind in zip(NAMES, reach, strict=True)
-    }
+    kinds = {name: member(name, reach=kind, url=kind != "outbound") for name, kind in zip(NAMES, reach, strict=True)}
     wanted: dict[str, Member] = {}
     standing: Membership | None = None
     for name in names:
@@ -259,9 +257,7 @@ def test_a_federation_without_sites_is_never_written() -> None:
 
 
 def test_the_version_rises_above_what_was_ever_seen() -> None:
-    standing = Membership(
-        version=2, sites=members(["n1", "n2"]), edges=(MemberEdge(sites=("n1", "n2"), epoch=9),)
-    )
+    standing = Membership(version=2, sites=members(["n1", "n2"]), edges=(MemberEdge(sites=("n1", "n2"), epoch=9),))
     assert decided(standing, members(["n1", "n2", "n3"])).membership.version == 10
     floored = decide(standing, members(["n1", "n2", "n3"]), 4, floor=30)
     assert floored is not None
