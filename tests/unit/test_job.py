@@ -291,3 +291,12 @@ def test_only_a_simulation_runs_an_algorithm_with_a_server() -> None:
     parse_job(MINIMAL).require_deployable()
     with pytest.raises(JobError, match="fedavg needs a server"):
         parse_job(MINIMAL, ["algorithm=fedavg"]).require_deployable()
+
+
+def test_a_shard_must_be_one_of_those_that_the_split_deals_out() -> None:
+    text = "name: x\ntask: digits\nsites:\n  a: {shard: 2}\n  b:\n"
+    with pytest.raises(JobFileError, match=r"line 4.*sites.a.shard: has no meaning without split.shards"):
+        parse_job(text)
+    with pytest.raises(JobFileError, match=r"sites.a.shard: should be from 0 to 1, found 2"):
+        parse_job(text, ["split.shards=2"])
+    assert parse_job(text, ["split.shards=3"]).sites["a"].shard == 2

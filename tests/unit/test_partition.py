@@ -103,6 +103,16 @@ def test_quantity_skews_sizes_but_not_labels() -> None:
         assert max(row.counts) - min(row.counts) <= 3
 
 
+@pytest.mark.parametrize("kind", SPLIT_KINDS)
+def test_shards_are_dealt_out_as_to_so_many_sites_whoever_holds_them(kind: str) -> None:
+    options = SplitOptions(kind=kind, shards=8, shard={"late": 2})
+    alone = split(balanced(), names(8), SplitOptions(kind=kind))
+    shares = split(balanced(), [*names(9), "late"], options)
+    assert all(torch.equal(shares[site], alone[site]) for site in names(8))
+    assert torch.equal(shares["N9"], alone["N1"])
+    assert torch.equal(shares["late"], alone["N3"])
+
+
 def test_windows_lie_in_one_circle_and_their_holders_get_about_the_same_of_a_class() -> None:
     targets, sites = balanced(10, each=700), names(8)
     options = SplitOptions(kind="windows", width=8, stride=4, seed=3)
@@ -148,6 +158,7 @@ def test_class_counts_have_a_column_for_every_class() -> None:
         (names(3), SplitOptions(kind="windows"), "windows of 2, 2 apart, leave classes out at 3 sites"),
         (names(601), SplitOptions(kind="iid"), "600 samples cannot give each of 601 sites one"),
         (["a", "a"], SplitOptions(), "each name once"),
+        (["a"], SplitOptions(shards=8, shard={"a": 8}), "sites.a.shard: should be from 0 to 7, found 8"),
         ([], SplitOptions(), "at least one"),
         (names(3), SplitOptions(kind="dirichelet"), "did you mean 'dirichlet'"),
     ],

@@ -55,7 +55,19 @@ def _split(job: Job) -> Iterator[Finding]:
     least, most = job.split.classes
     if least > most:
         yield ("split", "classes"), f"should be [least, most], found [{least}, {most}]"
-    yield from _idle_options("split", job.split.kind, SPLIT_OPTIONS, job.split.model_fields_set - {"seed"})
+    yield from _idle_options("split", job.split.kind, SPLIT_OPTIONS, job.split.model_fields_set - {"seed", "shards"})
+    yield from _shards(job)
+
+
+def _shards(job: Job) -> Iterator[Finding]:
+    shards = job.split.shards
+    for name, site in job.sites.items():
+        if site.shard is None:
+            continue
+        if shards is None:
+            yield ("sites", name, "shard"), "has no meaning without split.shards, which says how many there are"
+        elif site.shard >= shards:
+            yield ("sites", name, "shard"), f"should be from 0 to {shards - 1}, found {site.shard}"
 
 
 def _topology(job: Job) -> Iterator[Finding]:

@@ -95,7 +95,8 @@ class SplitSection(Section):
     `classes` is the least and the greatest number of classes a site holds; `alpha` how even the shares are
     (small: uneven); `minimum` the fewest samples a site gets (or groups, such as patients, if the task has them);
     `width` how many classes a window holds and `stride` how many it is on from the one before; `seed` makes the split
-    repeatable. A sample of several labels counts as of the rarest of them.
+    repeatable. A sample of several labels counts as of the rarest of them. `shards` is how many parts are dealt out
+    (null: one for each site), so that sites can come and go without changing the data of the others.
     """
 
     kind: Annotated[str, one_of("split", tuple(SPLIT_OPTIONS))] = "classes-per-site"
@@ -105,6 +106,7 @@ class SplitSection(Section):
     width: Count = 2
     stride: Count = 2
     seed: Seed = 0
+    shards: Count | None = None
 
 
 class SiteSection(Section):
@@ -112,7 +114,8 @@ class SiteSection(Section):
 
     `weight` is how much the site counts in the result. `reach` says which way the site can be called:
     `outbound` sites call but cannot be called, `inbound` sites are called but do not call. `url` is where
-    neighbours find it.
+    neighbours find it. `shard` is the part of the data it holds, from 0, if `split.shards` says how many there are;
+    left out, sites take them in turn.
     """
 
     learning_rate: Positive | None = None
@@ -121,6 +124,7 @@ class SiteSection(Section):
     weight: Positive = 1.0
     reach: Annotated[str, one_of("reach", REACHES)] = "both"
     url: BaseUrl | None = None
+    shard: Annotated[int, Field(ge=0)] | None = None
 
 
 class TopologySection(Section):

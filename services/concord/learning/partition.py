@@ -1,6 +1,7 @@
 """Deals the samples of a pool out to sites, evenly or with a seeded bias. Must not know what the samples are.
 
-Whatever the kind, every sample goes to exactly one site and every site gets at least one. Where samples have several
+Whatever the kind, every sample goes to exactly one part and every part gets at least one; without shards a part is a
+site's. Where samples have several
 labels each, or none, each counts as of the class of its rarest label, or of one more class; where they come in groups
 that must stay together, such as the pictures of one patient, groups are dealt out and counted.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -35,6 +36,9 @@ class SplitOptions:
     `stride` classes after the site before, and the holders of a class get about the same number (Niwa et al., 2021).
     `quantity`: every site has all labels alike, but sizes drawn from a Dirichlet distribution of `alpha`, at
     least `minimum` samples each. `iid`: the same number for all, at random.
+
+    With `shards` the samples are dealt out to that many parts, whatever the number of sites, so that a site that
+    comes changes nobody's data: a site holds the part that `shard` names, or that of its position, counted round.
     """
 
     kind: str = "classes-per-site"
@@ -44,6 +48,8 @@ class SplitOptions:
     width: int = 2
     stride: int = 2
     seed: int = 0
+    shards: int | None = None
+    shard: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +83,14 @@ def split(
         raise SplitError(f"split.kind: {unknown('split', options.kind, _DEALERS)}")
     alike = torch.zeros(len(targets), dtype=torch.int64)
     units = units_of(alike if options.kind == "iid" else kinds_of(targets, f"split.kind: {options.kind}"), groups)
-    _check_sites(len(units.members), sites, "samples" if groups is None else "groups of samples")
+    parts = _parts(sites, options)
+    holders = list(sites) if options.shards is None else [str(part) for part in range(options.shards)]
+    _check_sites(len(units.members), holders, "samples" if groups is None else "groups of samples")
     rng = random.Random(options.seed)  # noqa: S311, a seed for repeatable results and no secret
-    shares = _DEALERS[options.kind](units.kinds, sites, options, rng)
-    dealt = {site: sorted(index for unit in shares[site] for index in units.members[unit]) for site in sites}
+    shares = _DEALERS[options.kind](units.kinds, holders, options, rng)
+    dealt = {
+        site: sorted(index for unit in shares[part] for index in units.members[unit]) for site, part in parts.items()
+    }
     return {site: torch.tensor(indices, dtype=torch.int64) for site, indices in dealt.items()}
 
 
@@ -260,6 +270,17 @@ def _check_minimum(minimum: int, total: int, sites: int) -> None:
         raise SplitError(
             f"split.minimum: {minimum} must be within 1..{total // sites} for {total} samples at {sites} sites"
         )
+
+
+def _parts(sites: Sequence[str], options: SplitOptions) -> dict[str, str]:
+    """The part that each site holds: its own, or one of the shards."""
+    if options.shards is None:
+        return {site: site for site in sites}
+    numbers = {site: options.shard.get(site, position % options.shards) for position, site in enumerate(sites)}
+    for site, number in numbers.items():
+        if not 0 <= number < options.shards:
+            raise SplitError(f"sites.{site}.shard: should be from 0 to {options.shards - 1}, found {number}")
+    return {site: str(number) for site, number in numbers.items()}
 
 
 def _check_sites(number: int, sites: Sequence[str], what: str) -> None:
