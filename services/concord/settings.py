@@ -126,18 +126,15 @@ def parse_peers(text: str) -> dict[str, str]:
     return peers
 
 
-def check_known(environment: Mapping[str, str]) -> None:
-    """JobError for a variable of our prefix that no process knows."""
-    known = [*(PREFIX + name.upper() for name in _READERS), *OTHER_VARIABLES]
-    for variable in environment:
-        if variable.startswith(PREFIX) and variable not in known:
-            raise JobError(unknown("environment variable", variable, known))
-
-
 def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    check_known(environment)
-    variables = {PREFIX + name.upper(): name for name in _READERS}
-    found = {variables[name]: text for name, text in environment.items() if name in variables}
+    known = {PREFIX + name.upper(): name for name in _READERS}
+    found: dict[str, str] = {}
+    for variable, text in environment.items():
+        if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES:
+            continue
+        if variable not in known:
+            raise JobError(unknown("environment variable", variable, [*known, *OTHER_VARIABLES]))
+        found[known[variable]] = text
     if "secret" in found and "secret_file" in found:
         raise JobError("CONCORD_SECRET and CONCORD_SECRET_FILE are both set; set one of them")
     return found
@@ -156,8 +153,7 @@ def _read(name: str, text: str) -> Any:
         raise JobError(f"{name} ({PREFIX}{name.upper()}): {error}") from error
 
 
-def read_port(text: str) -> int:
-    """A port, 0 for a free one; ValueError if it is none."""
+def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise ValueError(f"should be a port from 0 to 65535, found {text!r}")
     return int(text)
@@ -197,7 +193,7 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "redis_url": _redis_url,
     "state_dir": Path,
     "host": str,
-    "port": read_port,
+    "port": _port,
     "threads": _count,
     "topology": Path,
     "join_timeout": _seconds,

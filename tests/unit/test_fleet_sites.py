@@ -212,7 +212,8 @@ def test_a_document_that_is_newer_counts_whoever_wrote_it() -> None:
         ('{"version": 4, "sites"', 5),
         ('{"version": 9, "sites": {"n1": {}}, "edges": [{"sites": ["n1", "n7"]}]}', 10),
         (document(4, "n7", "n8").to_json(), 5),
-        (document(2, "n7", "n8").to_json(), 4),
+        (document(2, "n7", "n8").to_json(), 5),
+        (document(3, "n1", "n2").to_json(), 5),
         (None, 4),
     ],
 )
@@ -223,7 +224,17 @@ def test_what_is_broken_or_set_back_is_put_right(text: str | None, version: int)
     assert found.problem
     assert found.membership is not None
     assert found.membership.version == version
-    assert (found.membership.sites, found.membership.edges) == (good.sites, good.edges)
+    assert found.membership.sites == good.sites
+    assert [edge.sites for edge in found.membership.edges] == [edge.sites for edge in good.edges]
+
+
+def test_edges_that_sites_may_have_lost_to_a_slip_of_the_pen_come_back_newer() -> None:
+    good = document(4, "n1", "n2", "n3")
+    slip = good.model_copy(update={"edges": good.edges[:2]})
+    found = go_on_from(slip.to_json(), good)
+    assert found.membership is not None
+    assert [edge.epoch for edge in found.membership.edges] == [4, 4, 5]
+    assert go_on_from("nonsense", good).membership == good
 
 
 def test_a_broken_document_without_a_good_one_still_says_which_version_to_exceed() -> None:
@@ -260,6 +271,7 @@ def test_flags_win_over_the_environment() -> None:
         ({"CONCORD_FLEET_GRACE": "-1"}, "grace (CONCORD_FLEET_GRACE): should be seconds, 0 or more"),
         ({"CONCORD_FLEET_FEDERATION": "A b"}, "should be lower-case letters"),
         ({"CONCORD_PORT": "x"}, "port (CONCORD_PORT): should be a port"),
+        ({"CONCORD_FLEAT": "x"}, "unknown environment variable 'CONCORD_FLEAT'"),
     ],
 )
 def test_a_wrong_setting_names_its_variable(environment: dict[str, str], message: str) -> None:

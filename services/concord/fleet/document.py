@@ -29,7 +29,7 @@ def go_on_from(text: str | None, last_good: Membership | None) -> Found:
     """The newer of what is found (None: nothing) and the last that was good.
 
     A document that is newer counts, whoever wrote it. One that is broken, older, or different under the same version
-    is put right: sites follow only a higher version, so they could not agree on it.
+    is put right: somebody laid an old one over it, or changed it without saying so.
     """
     known = last_good.version if last_good else 0
     if text is None:
@@ -43,15 +43,26 @@ def go_on_from(text: str | None, last_good: Membership | None) -> Found:
     if found == last_good:
         return Found(last_good, known)
     return Found(
-        _raised(last_good, found.version),
+        _over(last_good, found),
         known,
         f"version {found.version} is not what was written, and version {known} is known; a change needs a higher one",
         rewrite=True,
     )
 
 
+def _over(last_good: Membership, found: Membership) -> Membership:
+    """The last good one under a version above both. Sites may have followed what was found in the meantime, so an
+    edge that is not in it comes back to them, and needs an epoch that it never had.
+    """
+    met = set(found.edges)
+    epochs = [edge.epoch for edge in (*last_good.edges, *found.edges)]
+    version = max(last_good.version, found.version, *epochs, 0) + 1
+    edges = tuple(edge if edge in met else edge.model_copy(update={"epoch": version}) for edge in last_good.edges)
+    return last_good.model_copy(update={"version": version, "edges": edges})
+
+
 def _raised(membership: Membership | None, version: int) -> Membership | None:
-    """The same, under a version that sites which saw `version` will follow."""
+    """The same, which nobody can have left for a broken one, under a version above `version`."""
     if membership is None or membership.version > version:
         return membership
     return membership.model_copy(update={"version": version + 1})

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from concord.errors import JobError
 from concord.job.model import FederationName
-from concord.settings import PREFIX, check_known, read_port
+from concord.settings import load_settings
 from concord.suggest import unknown
 
 
@@ -52,21 +52,19 @@ class FleetSettings:
 
 def load_fleet_settings(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> FleetSettings:
     """JobError names what is unknown, missing or cannot be read. Empty texts count as not given."""
-    check_known(environment)
-    texts = {name: environment.get(_variable(name)) for name in _READERS}
-    for name, text in flags.items():
-        if name not in _READERS:
-            raise JobError(unknown("setting", name, _READERS))
-        if text is not None:
-            texts[name] = text
+    for name in flags:
+        if name not in (*_READERS, *_EVERYWHERE):
+            raise JobError(unknown("setting", name, (*_READERS, *_EVERYWHERE)))
+    everywhere = load_settings({name: flags.get(name) for name in _EVERYWHERE}, environment)
+    texts = {name: environment.get(_variable(name)) if flags.get(name) is None else flags[name] for name in _READERS}
     values = {name: _read(name, text) for name, text in texts.items() if text}
     if "federation" not in values:
         raise JobError("no federation is given: set --federation or CONCORD_FLEET_FEDERATION to the job's name")
-    return FleetSettings(**values)
+    return FleetSettings(host=everywhere.host, port=everywhere.port, **values)
 
 
 def _variable(name: str) -> str:
-    return PREFIX + name.upper() if name in ("host", "port") else f"{PREFIX}FLEET_{name.upper()}"
+    return f"CONCORD_FLEET_{name.upper()}"
 
 
 def _read(name: str, text: str) -> Any:
@@ -110,6 +108,6 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "degree": _degree,
     "grace": _seconds,
     "identity": str,
-    "host": str,
-    "port": read_port,
 }
+_EVERYWHERE = ("host", "port")
+"""Settings that every process has, under the same variables."""
