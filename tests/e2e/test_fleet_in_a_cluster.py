@@ -9,6 +9,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import pytest
 from kubernetes import client, config
@@ -21,6 +22,8 @@ from concord.job.membership import Membership
 FEDERATION = "e2e"
 SITES = ("N1", "N2", "N3", "N4", "N5")
 PATIENCE = 60.0
+
+Found = TypeVar("Found")
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,11 @@ def make_site(api: client.ApiClient, namespace: str, site: str, ready: bool = Tr
     )
 
 
+def reasons(api: client.ApiClient, namespace: str) -> set[str]:
+    """Of the Events so far."""
+    return {event.reason for event in client.EventsV1Api(api).list_namespaced_event(namespace).items}
+
+
 def until_sites(api: client.ApiClient, namespace: str, *sites: str) -> Membership:
     """The document once it has exactly these sites."""
     core = client.CoreV1Api(api)
@@ -80,9 +88,10 @@ def until_sites(api: client.ApiClient, namespace: str, *sites: str) -> Membershi
     return until(there)
 
 
-def until(condition: Callable[[], Membership | None]) -> Membership:
+def until(condition: Callable[[], Found | None]) -> Found:
+    """What `condition` gives once it is true."""
     deadline = time.monotonic() + PATIENCE
-    while (found := condition()) is None:
+    while not (found := condition()):
         assert time.monotonic() < deadline, "not in time"
         time.sleep(0.2)  # the server is another's: it can only be asked again
     return found
@@ -109,8 +118,7 @@ def test_sites_come_and_go_and_another_replica_takes_over(api: client.ApiClient,
         client.CoreV1Api(api).delete_namespaced_service("n2", namespace)
         third = until_sites(api, namespace, "N1", "N3", "N4", "N5")
         assert third.version == second.version + 1
-        reasons = {event.reason for event in client.EventsV1Api(api).list_namespaced_event(namespace).items}
-        assert {"SiteJoined", "SiteLeft", "TopologyChanged"} <= reasons
+        until(lambda: reasons(api, namespace) >= {"SiteJoined", "SiteLeft", "TopologyChanged"})
     finally:
         for fleet in running:
             fleet.stop()

@@ -40,12 +40,13 @@ class News:
     def problems(self, problems: Iterable[Problem], topology: Regarding) -> None:
         """Warnings for those that are new; each about its own object, or else about the topology."""
         current = set(problems)
+        heard = True
         for problem in sorted(current - self._told, key=lambda one: (one.reason, one.note)):
             log.warning("%s: %s", problem.reason, problem.note)
             about = topology
             if problem.kind == "Service":
                 about = Regarding("Service", problem.name, topology.namespace, problem.uid)
-            self._tell("Warning", problem.reason, "Watch", problem.note, about)
+            heard = heard and self._tell("Warning", problem.reason, "Watch", problem.note, about)
         self._told = current
 
     def changed(self, decision: Decision, topology: Regarding) -> None:
@@ -56,13 +57,15 @@ class News:
             f"({len(decision.added)} added, {len(decision.removed)} removed)"
         )
         log.info("topology %s", note)
+        heard = self._tell("Normal", "TopologyChanged", "Write", note, topology)
         for reason, word, sites in (("SiteJoined", "joined", decision.joined), ("SiteLeft", "left", decision.left)):
             for site in sites:
                 log.info("site %s %s", site, word)
-                self._tell("Normal", reason, "Join" if word == "joined" else "Leave", f"site {site} {word}", topology)
-        self._tell("Normal", "TopologyChanged", "Write", note, topology)
+                action = "Join" if word == "joined" else "Leave"
+                heard = heard and self._tell("Normal", reason, action, f"site {site} {word}", topology)
 
-    def _tell(self, kind: str, reason: str, action: str, note: str, about: Regarding) -> None:
+    def _tell(self, kind: str, reason: str, action: str, note: str, about: Regarding) -> bool:
+        """False if nobody answers: the others of a batch would only wait as long."""
         regarding = {"apiVersion": "v1", "kind": about.kind, "name": about.name, "namespace": about.namespace}
         if about.uid:
             regarding["uid"] = about.uid
@@ -83,3 +86,5 @@ class News:
             self._cluster.create_event(event)
         except ClusterError as error:
             log.warning("no Event %s: %s", reason, error)
+            return error.status is not None
+        return True

@@ -103,14 +103,17 @@ class Election:
         if seen != self._seen:
             self._seen, self._seen_at = seen, time.monotonic()
         patience = spec.get("leaseDurationSeconds") or self._times.lease
-        if self.holder not in (None, self.identity) and time.monotonic() < self._seen_at + patience:
-            return
+        if self.holder not in (None, self.identity):
+            self._safe_until = 0.0
+            if time.monotonic() < self._seen_at + patience:
+                return
         transitions = int(spec.get("leaseTransitions") or 0)
         try:
             self._cluster.replace_lease(self._mine(lease, transitions + (self.holder != self.identity)))
         except ClusterError as error:
             if error.status == CONFLICT:
-                return  # another one was faster
+                self._safe_until = 0.0  # another one was faster
+                return
             raise
         self._won(asked)
 
