@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import networkx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from concord.consensus.graph import build_topology
@@ -167,6 +167,10 @@ def test_an_edge_that_comes_back_has_a_higher_epoch_than_ever(names: list[str], 
 reaches = st.lists(st.sampled_from(["both", "both", "outbound", "inbound"]), min_size=len(NAMES), max_size=len(NAMES))
 
 
+OUTBOUND_BUT_N2 = ["both" if name == "n2" else "outbound" for name in NAMES]
+
+
+@example(["n1", "n2", "n11", "n6", "n2"], OUTBOUND_BUT_N2, 2)
 @given(sequences, reaches, DEGREES)
 def test_sites_that_cannot_call_each_other_never_become_neighbours(
     names: list[str], reach: list[str], degree: int

@@ -79,7 +79,7 @@ def _join_all(draft: Draft, newcomers: Mapping[str, Member]) -> tuple[str, ...]:
     while True:
         left_over = [site for site in waiting if not join(draft, site, newcomers[site])]
         if len(left_over) in (0, len(waiting)):
-            return tuple(left_over)
+            return tuple(sorted(left_over))
         waiting = left_over
 
 
