@@ -71,6 +71,10 @@ class RefusalReason(StrEnum):
     NOT_FINITE = "not_finite"
 
 
+NOT_ALLOWED = "not_allowed"
+"""The reason in an HTTP answer to a site that is no neighbour, or speaks for another."""
+
+
 class UpdateRefused(ConcordError):
     """A neighbour's update that must not reach the trainer."""
 
