@@ -218,6 +218,37 @@ def test_a_site_that_is_no_member_waits_until_it_is_one(tmp_path: Path) -> None:
     assert {update.header.receiver for update in site.post.sent} == {"N3"}
 
 
+def test_a_site_that_is_a_member_no_more_stands_still_and_comes_back_where_its_neighbours_are(tmp_path: Path) -> None:
+    site, other = Site(tmp_path / "a", rounds=3, join_timeout=60.0), Site(tmp_path / "b", rounds=1)
+    edges = {"N2": Edge(1, EdgeTerms(penalty=1.0, averaging=1.0))}
+    left_at: list[int] = []
+
+    class Leaving(RecordingPost):
+        """Takes the membership away in the second round, gives it back, and brings the neighbour's update."""
+
+        def take(self) -> list[Update]:
+            step = site.brain.counters.step
+            if step == 5 and not left_at:
+                site.trainer.change_edges(None)
+                left_at.append(step + 1)  # it is followed before the next step
+            elif left_at and step > left_at[0]:
+                return []
+            return [update_to_n1(other.brain, 0.25, 7)]
+
+        def report(self, status: str) -> None:
+            super().report(status)
+            if self.statuses[-1]["progress"]["phase"] == "joining" and left_at:
+                site.trainer.change_edges(edges)
+
+    site.trainer._post = post = Leaving()
+    site.train()
+    assert site.trainer.finished
+    away = [status["progress"] for status in post.statuses if status["progress"]["phase"] == "joining"]
+    assert away[0]["edges"] == {}
+    assert {progress["step"] for progress in away} == set(left_at), "it stands still"
+    assert torch.dist(site.primal, torch.full_like(site.primal, 0.25)) < 1.0
+
+
 def broken_samples() -> Samples:
     good = samples()
     return Samples(good.inputs * float("nan"), good.targets)

@@ -7,7 +7,7 @@ import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -129,13 +129,14 @@ def kubernetes(
         raise JobError(f"--ca-secret: {ca_secret} is also the name of a site's Secret")
     _makers()
     try:
-        from concord.apps.cluster_certificates import Plan, connected, settle
+        from concord.apps.cluster_certificates import Plan, settle
+        from concord.cluster.api import Cluster
     except ImportError as error:
         raise _missing("kubernetes") from error
     plan = Plan(ca_secret, secret_prefix, sites, federation, _labels(label or ()), days, ca_days)
     outcomes = []
-    with connected(namespace) as secrets:
-        for outcome in settle(secrets, plan, _now()):
+    with closing(Cluster.connect(namespace, os.environ)) as cluster:
+        for outcome in settle(cluster, plan, _now()):
             outcomes.append(outcome)
             if not as_json:
                 typer.echo(f"{outcome.secret}: {outcome.action}{f', {outcome.why}' if outcome.why else ''}")

@@ -273,14 +273,14 @@ class Brain:
         return [Publish(self._outgoing_to(self._edges))] if self.algorithm.parts else []
 
     def _start_among(self, event: NeighboursHeard) -> list[Action]:
-        """Begin at the mean of the models of neighbours that have begun, if there are any, not at the common start.
+        """Begin at the mean of the models of neighbours that have begun, if there are any, not where one stands.
 
         A first message over a new edge tells the sender's model, so neither end is moved by the other's coming.
         """
         begun = [update for update in event.updates if update.header.round > 0]
         known = [self.algorithm.neighbour_model(update.parts, None) for update in begun]
         models = [model for model in known if model is not None]
-        if models and self.counters.step == 0:
+        if models:
             self.algorithm.primal.copy_(torch.stack(models).mean(dim=0))
             for neighbour, memory in self._edges.items():
                 self.algorithm.remove_neighbour(neighbour)

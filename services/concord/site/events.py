@@ -53,7 +53,7 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class NeighboursHeard:
-    """A site that begins its first life has heard these neighbours, or no longer waits for more of them."""
+    """A new member, all of whose edges are new, has heard these neighbours, or no longer waits for more of them."""
 
     at: float
     updates: Sequence[Update]

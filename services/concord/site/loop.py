@@ -130,8 +130,7 @@ class Trainer:
     def train(self, stop: threading.Event) -> None:
         """Resume from the newest checkpoint, train to the job's end or until `stop`, leave a checkpoint."""
         self._stop = stop
-        first_life = self._boot()
-        self._join(first_life)
+        self._join(new=self._boot())
         while not stop.is_set() and not self.finished:
             self._advance()
         if not self.finished:
@@ -159,8 +158,9 @@ class Trainer:
         self.booted = True
         return checkpoint is None
 
-    def _join(self, first_life: bool) -> None:
-        """Wait to be a member; in a first life also to hear all neighbours, and begin where they are."""
+    def _join(self, new: bool) -> None:
+        """Wait to be a member; a new one waits to hear all its neighbours too, and begins where they are."""
+        self._joining = True
         heard: dict[str, Update] = {}
         greeted: Mapping[str, Edge] = {}
         deadline = math.inf
@@ -168,11 +168,11 @@ class Trainer:
             self._follow()
             edges = self._followed
             if edges is not None:
-                deadline = min(deadline, self._clock() + (self._join_timeout if first_life else 0.0))
+                deadline = min(deadline, self._clock() + (self._join_timeout if new else 0.0))
                 heard.update((update.header.sender, update) for update in self._post.take())
                 if self._clock() >= deadline or edges.keys() <= heard.keys() or self._stop.is_set():
                     break
-                if edges != greeted:
+                if edges != greeted and self._brain.counters.step == 0:
                     greeted = edges
                     self._perform(self._brain.greet())
             if turn % _LOOKS_PER_REPORT == 0:
@@ -193,6 +193,9 @@ class Trainer:
 
     def _advance(self) -> None:
         self._follow()
+        if self._followed is None:
+            self._join(new=True)
+            return
         if self._post.floor >= self._brain.counters.incarnation:
             incarnation = self._store.next_incarnation(self._post.floor)
             self._perform(self._brain.handle(Reincarnated(self._clock(), incarnation)))
