@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": ("predict",),
     "processes": ("trainer", "exchange", "inference", "site"),
     "fleet": ("fleet",),
+    "certs": ("certs",),
     "up": ("up",),
     "simulate": ("simulate",),
     "figure": ("figure",),
