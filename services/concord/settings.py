@@ -69,6 +69,8 @@ class Settings:
     peers          base URL of each neighbour that can be called, over what the job or the members say
     join_timeout   seconds a new site waits for its neighbours, so as to begin where they are; only with `topology`
     secret         shared by all sites of the federation; signs every request between them
+    drain          seconds for which inference, told to stop, still answers, so that nobody is cut off while load
+                   balancers learn of it
     tls_dir        folder with tls.crt, tls.key and ca.crt: neighbours meet over mutual TLS, and no other way; files
                    that change are taken while running
     exchange_port  where neighbours are let in; only with `tls_dir`, without it they come to `port`
@@ -84,6 +86,7 @@ class Settings:
     threads: int | None = None
     topology: Path | None = None
     join_timeout: float = 120.0
+    drain: float = 0.0
     peers: Mapping[str, str] = field(default_factory=dict)
     secret: Secret | None = None
     tls_dir: Path | None = None
@@ -208,6 +211,7 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "threads": _count,
     "topology": Path,
     "join_timeout": _seconds,
+    "drain": _seconds,
     "peers": parse_peers,
     "secret": Secret.from_text,
     "secret_file": lambda text: Secret.from_file(Path(text)),

@@ -29,6 +29,9 @@ def test_every_kind_of_value_is_read() -> None:
         "CONCORD_REDIS_URL": "unix:///run/redis.sock",
         "CONCORD_STATE_DIR": "/var/lib/concord",
         "CONCORD_THREADS": "3",
+        "CONCORD_TOPOLOGY": "/etc/concord/topology.json",
+        "CONCORD_JOIN_TIMEOUT": "0",
+        "CONCORD_DRAIN": "2.5",
         "CONCORD_TLS_DIR": "/etc/concord/tls",
         "CONCORD_EXCHANGE_PORT": "9443",
         "CONCORD_PEERS": "N2=http://two:8080/, N3=https://three",
@@ -37,6 +40,8 @@ def test_every_kind_of_value_is_read() -> None:
     assert settings.redis_url == "unix:///run/redis.sock"
     assert settings.state_dir == Path("/var/lib/concord")
     assert settings.threads == 3
+    assert settings.topology == Path("/etc/concord/topology.json")
+    assert (settings.join_timeout, settings.drain) == (0.0, 2.5)
     assert (settings.tls_dir, settings.exchange_port) == (Path("/etc/concord/tls"), 9443)
     assert settings.peers == {"N2": "http://two:8080", "N3": "https://three"}
 
@@ -56,6 +61,8 @@ def test_every_kind_of_value_is_read() -> None:
         ("CONCORD_PEERS", "N2", "should be NAME=http://host:port, found 'N2'"),
         ("CONCORD_PEERS", "N2=http://a,N2=http://b", "gives N2 twice"),
         ("CONCORD_INSECURE", "maybe", "should be true or false"),
+        ("CONCORD_DRAIN", "-1", "should be seconds from 0, found '-1'"),
+        ("CONCORD_JOIN_TIMEOUT", "inf", "should be seconds from 0, found 'inf'"),
         ("CONCORD_SECRET", "short", "has 5 bytes; it needs at least 16"),
         ("CONCORD_SECRET_FILE", "/nowhere/secret", "/nowhere/secret cannot be read"),
     ],

@@ -25,7 +25,10 @@ _FORBIDDEN = 403
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which Secrets there are to be. A site's is called `prefix` + its name; `days` are the lives of what is made."""
+    """Which Secrets there are to be. `days` are the lives of what is made.
+
+    That of a site is called `prefix` and the site's name in lower case, as names in Kubernetes are.
+    """
 
     authority: str
     prefix: str
@@ -76,7 +79,7 @@ def _authority(cluster: Cluster, plan: Plan, now: datetime) -> tuple[Authority, 
 
 
 def _site(cluster: Cluster, plan: Plan, wanted: Wanted, authority: Authority, now: datetime) -> Outcome:
-    name = plan.prefix + wanted.site
+    name = plan.prefix + wanted.site.lower()
     for _ in range(_ATTEMPTS):
         found = cluster.secret(name)
         why = None if found is None else _why_renew(name, found, wanted, authority, now)

@@ -318,17 +318,22 @@ def exchange_settings(job: Job, settings: Settings, members: Members) -> Exchang
     """What one site's exchange is to do; JobError if it was not said how sites know each other, or if the certificates
     cannot be used."""
 
+    secret = settings.identity_secret()
+    tls = None if settings.tls_dir is None else SiteTls(settings.tls_dir, job.name, settings.site)
+
     def routes(membership: Membership) -> tuple[EdgeRoute, ...]:
-        return plan_routes(job, settings.site, settings.peers, membership)
+        planned = plan_routes(job, settings.site, settings.peers, membership)
+        if tls is not None:
+            _require_https(planned)
+        return planned
 
     async def reroutes() -> AsyncIterator[tuple[EdgeRoute, ...]]:
         async for membership in members.changes():
-            yield routes(membership)
+            try:
+                yield routes(membership)
+            except JobError as error:
+                log.error("calls its neighbours as before: %s", error)
 
-    secret = settings.identity_secret()
-    tls = None if settings.tls_dir is None else SiteTls(settings.tls_dir, job.name, settings.site)
-    if tls is not None:
-        _require_https(routes(members.now))
     return ExchangeSettings(
         site=settings.site,
         trust=secret or INSECURE if tls is None else Certified(job.name, secret),

@@ -47,8 +47,10 @@ def bind(host: str, port: int, flag: str = "--port") -> socket.socket:
 class Server:
     """An app on a bound socket. `grace` is how many seconds requests have to end once it is told to stop.
 
-    `on_stop` is called first of all then: it should let go of requests that are held open on purpose. With `tls` it
-    speaks nothing else; `protocol` then is who reads the connections.
+    Before that it goes on for `drain` seconds, and asks whoever calls to come back over another connection, so that
+    nobody is cut off while load balancers still send callers here. `on_stop` is called afterwards: it should let go of
+    requests that are held open on purpose. With `tls` it speaks nothing else; `protocol` then is who reads the
+    connections.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Server:
         listener: socket.socket,
         on_stop: Callable[[], None] | None = None,
         grace: int = 3,
+        drain: float = 0.0,
         tls: ssl.SSLContext | None = None,
         protocol: type[HttpToolsProtocol] = HttpToolsProtocol,
     ) -> None:
@@ -78,7 +81,7 @@ class Server:
         )
         config.load()
         config.ssl = tls  # uvicorn would make a context of its own, from files, once
-        self._uvicorn = _Uvicorn(config, on_stop or _nothing)
+        self._uvicorn = _Uvicorn(config, on_stop or _nothing, drain)
 
     async def serve(self) -> None:
         """Serve until `stop` is called; EnvironmentProblem if the app cannot start."""
@@ -117,11 +120,12 @@ class Server:
 class _Uvicorn(uvicorn.Server):
     """Leaves signals to the process, says when it is ready, and calls `on_stop` before it waits."""
 
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None], drain: float) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
         self.leave = asyncio.Event()
         self._on_stop = on_stop
+        self._drain = drain
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -137,6 +141,9 @@ class _Uvicorn(uvicorn.Server):
         """Until told to leave; the base class looks ten times a second, which idle sites need not pay for."""
         await self.on_tick(0)
         await self.leave.wait()
+        if self._drain > 0:
+            self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+            await asyncio.sleep(self._drain)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As in the base class, after `on_stop`."""
