@@ -3,8 +3,8 @@ The federation as a whole, computed from the values once per file: who the sites
 job says. Files that render objects read it with `include "concord.model" . | fromJson`:
 
   federation, fullname, doorScheme, doorPort     the job's name; the objects' prefix; how sites call each other
-  job         the job with all sites and the edges of the graph
-  members     what the membership document says of each site, and `edges`, pairs in alphabetical order
+  job         the job with all sites, and with the edges of the graph as pairs in alphabetical order
+  members     what the membership document says of each site
   sites       the sites of this release: name, lower, base (prefix of its objects), spec (defaults and overrides),
               neighbours (sites of this release), remote (neighbours in other clusters), hosts, checksum of its job
 */}}
@@ -17,7 +17,7 @@ job says. Files that render objects read it with `include "concord.model" . | fr
 {{- $names := concat (keys $local) (keys $peers) | sortAlpha -}}
 {{- $fullname := include "concord.fullname" . -}}
 {{- include "concord.checks.names" (dict "root" . "names" $names "local" $local "peers" $peers "fullname" $fullname) -}}
-{{- $table := include "concord.topology" (dict "names" $names "topology" ($job.topology | default .Values.topology)) | fromJson -}}
+{{- $table := include "concord.topology" (dict "names" $names "topology" (coalesce $job.topology .Values.topology "ring")) | fromJson -}}
 
 {{- $tls := ne .Values.tls.mode "disabled" -}}
 {{- $door := dict "scheme" (ternary "https" "http" $tls) "port" (ternary 8443 8080 $tls) -}}
@@ -25,6 +25,7 @@ job says. Files that render objects read it with `include "concord.model" . | fr
 {{- $jobSites := dict -}}
 {{- $members := dict -}}
 {{- $sites := list -}}
+{{- $oneWay := false -}}
 {{- range $name := $names -}}
   {{- $given := hasKey $local $name | ternary (get $local $name) (get $peers $name) | default dict -}}
   {{- $said := pick $given "learning_rate" "local_steps" "batch_size" "weight" "reach" "shard" -}}
@@ -36,10 +37,10 @@ job says. Files that render objects read it with `include "concord.model" . | fr
     {{- $host := printf "%s.%s.svc" $service $.Release.Namespace -}}
     {{- $_ := set $member "url" (printf "%s://%s:%d" $door.scheme $host $door.port) -}}
     {{- $spec := mergeOverwrite (deepCopy $.Values.siteDefaults) (omit $given "name" "url" "learning_rate" "local_steps" "batch_size" "weight" "reach" "shard") -}}
-    {{- $neighbours := list -}}
     {{- $remote := list -}}
-    {{- range $other, $_ := get $table $name -}}
-      {{- if hasKey $local $other }}{{ $neighbours = append $neighbours $other }}{{ else }}{{ $remote = append $remote $other }}{{ end -}}
+    {{- $neighbours := keys (get $table $name) | sortAlpha -}}
+    {{- range keys $peers | sortAlpha -}}
+      {{- if has . $neighbours }}{{ $remote = append $remote . }}{{ $neighbours = without $neighbours . }}{{ end -}}
     {{- end -}}
     {{- $sites = append $sites (dict
           "name" $name "lower" $lower "base" $base "service" $service "spec" $spec "member" $member
@@ -49,6 +50,7 @@ job says. Files that render objects read it with `include "concord.model" . | fr
   {{- else if $given.url -}}
     {{- $_ := set $member "url" $given.url -}}
   {{- end -}}
+  {{- if ne ($said.reach | default "both") "both" }}{{ $oneWay = true }}{{ end -}}
   {{- $_ := set $jobSites $name $said -}}
   {{- $_ := set $members $name $member -}}
 {{- end -}}
@@ -56,17 +58,17 @@ job says. Files that render objects read it with `include "concord.model" . | fr
 {{- $edges := list -}}
 {{- range $name := $names -}}
   {{- $pairs := list -}}
-  {{- range $other, $_ := get $table $name -}}
+  {{- range $other := keys (get $table $name) | sortAlpha -}}
     {{- if lt $name $other -}}
       {{- $pairs = append $pairs (list $name $other) -}}
-      {{- include "concord.checks.reach" (dict "one" $name "other" $other "members" $members) -}}
+      {{- if $oneWay }}{{ include "concord.checks.reach" (dict "one" $name "other" $other "members" $members) }}{{ end -}}
     {{- end -}}
   {{- end -}}
   {{- $edges = concat $edges $pairs -}}
 {{- end -}}
-{{- $whole := merge (dict "sites" $jobSites "topology" (dict "kind" "edges" "edges" $edges)) $sections -}}
+{{- $whole := merge (dict "sites" $jobSites "topology" (dict "kind" "edges" "edges" ($edges | default list))) $sections -}}
 {{ dict "federation" $job.name "fullname" $fullname "tls" $tls "doorScheme" $door.scheme "doorPort" $door.port
-     "job" $whole "members" $members "edges" $edges "sites" $sites | toJson }}
+     "job" $whole "members" $members "sites" $sites | toJson }}
 {{- end -}}
 
 {{/* The job as it was given, checked as far as the chart must understand it. */}}
@@ -125,13 +127,17 @@ job says. Files that render objects read it with `include "concord.model" . | fr
 {{ $sites | toJson }}
 {{- end -}}
 
-{{/* The document that sites follow, an edge to the line. Arguments: root, model. */}}
+{{/* The document that sites follow, a site or an edge to the line. Arguments: root, model. */}}
 {{- define "concord.membership" -}}
-{{- $edges := list -}}
-{{- range .model.edges }}{{ $edges = append $edges (dict "sites" . "epoch" 1 | toJson) }}{{ end -}}
 {"version": {{ .root.Release.Revision }},
-"sites": {{ .model.members | toJson }},
+"sites": {
+{{- range $place, $name := keys .model.members | sortAlpha }}{{ if $place }},{{ end }}
+{{ toJson $name }}: {{ get $.model.members $name | toJson }}
+{{- end }}
+},
 "edges": [
-{{ join ",\n" $edges }}
+{{- range $place, $edge := .model.job.topology.edges }}{{ if $place }},{{ end }}
+{{ dict "sites" $edge "epoch" 1 | toJson }}
+{{- end }}
 ]}
 {{- end -}}

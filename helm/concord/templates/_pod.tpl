@@ -206,10 +206,8 @@ no address of others and no proof of identity, inference neither and no graph.
   readOnly: true
 {{- end }}
 {{- end }}
-{{- if has .component (list "site" "trainer") }}
 {{- with .site.spec.extraVolumeMounts }}
 {{ toYaml . }}
-{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -332,7 +330,7 @@ readinessProbe:
     - {{ ternary "yes" "no" (not (empty $keeps)) | quote }}
   {{- else }}
   {{- include "concord.image.fields" .root | nindent 2 }}
-  args: [redis, --dir, /data, --port, "6379", --max-memory, {{ $memory | quote }}, {{ ternary "--append-only" "--no-append-only" (not (empty $keeps)) }}]
+  args: [redis, --dir, /data, --bind, "*", --port, "6379", --max-memory, {{ $memory | quote }}, {{ ternary "--append-only" "--no-append-only" (not (empty $keeps)) }}]
   {{- end }}
   {{- if .sidecar }}
   restartPolicy: Always

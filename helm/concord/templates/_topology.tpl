@@ -34,7 +34,7 @@ neighbours, a dict of dicts, until the end.
 {{- $hops := list -}}
 {{- if eq .kind "ring" }}{{ $hops = list 1 }}
 {{- else if or (eq .kind "double-ring") (eq .kind "multiplex-ring") }}{{ $hops = list 1 2 }}
-{{- else if eq .kind "complete" }}{{ $hops = untilStep 1 (int .count) 1 }}
+{{- else if eq .kind "complete" }}{{ $hops = untilStep 1 (add1 (div .count 2) | int) 1 }}
 {{- else if eq .kind "exponential" }}
   {{- $hop := 1 }}
   {{- range until 20 }}
