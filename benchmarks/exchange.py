@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.split_site import Place, bench, wait_until
 from concord.apps.background import Background, Ready
-from concord.apps.trainer import carrying
+from concord.apps.trainer import beside
 from concord.consensus.algorithm import EdgeTerms, PartLayout
 from concord.mailbox.redis import RedisMailbox
 from concord.serving.snapshots import MemoryShelf
@@ -81,7 +81,7 @@ def _trainer(
     stopped = threading.Event()
 
     async def carry(ready: Ready, stop: asyncio.Event) -> None:
-        async with carrying(post):
+        async with beside(post.run()):
             ready()
             await stop.wait()
         await mailbox.close()

@@ -105,16 +105,31 @@ async def exchange_site(
     port: int = 0,
     courier: CourierSettings = QUICK,
     max_update_bytes: int | None = None,
+    reroutes: asyncio.Queue[tuple[EdgeRoute, ...]] | None = None,
 ) -> AsyncIterator[Site]:
     """A site whose trainer has published its edges, served from this event loop."""
     mailbox = mailbox or MemoryMailbox()
     if neighbours:
         await mailbox.write_note(NOTE_EDGES, edge_table(*neighbours, size=size).to_json())
-    settings = ExchangeSettings(name, trust, routes, max_update_bytes, timeout=2.0, tls=TLS, courier=courier)
+    settings = ExchangeSettings(
+        name,
+        trust,
+        routes,
+        None if reroutes is None else _each(reroutes),
+        max_update_bytes,
+        timeout=2.0,
+        tls=TLS,
+        courier=courier,
+    )
     service = create_exchange(mailbox, settings)
     server = Server(create_app(service), bind("127.0.0.1", port), service.release)
     async with server.running():
         yield Site(name, server.url, mailbox, service)
+
+
+async def _each(queue: asyncio.Queue[tuple[EdgeRoute, ...]]) -> AsyncIterator[tuple[EdgeRoute, ...]]:
+    while True:
+        yield await queue.get()
 
 
 async def publish(site: Site, receiver: str, sequence: int, **fields: object) -> Slot:

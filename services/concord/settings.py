@@ -58,7 +58,9 @@ class Settings:
     host, port     address to listen on; port 0 takes a free one; a container needs host 0.0.0.0
     threads        processors that training may use; None: one fewer than the process has, so that the exchange
                    and the mailbox beside it are not starved
-    peers          base URL of each neighbour that can be called; one left out can only call us
+    topology       the membership document: sites, edges and addresses, followed while running; None: the job's
+    peers          base URL of each neighbour that can be called, over what the job or the members say
+    join_timeout   seconds a new site waits for its neighbours, so as to begin where they are; only with `topology`
     secret         shared by all sites of the federation; signs every request between them
     insecure       without a secret, believe whatever name a caller gives; only for a network you trust
     """
@@ -69,6 +71,8 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8080
     threads: int | None = None
+    topology: Path | None = None
+    join_timeout: float = 120.0
     peers: Mapping[str, str] = field(default_factory=dict)
     secret: Secret | None = None
     insecure: bool = False
@@ -154,6 +158,16 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"should be seconds from 0, found {text!r}")
+    return seconds
+
+
 def _redis_url(text: str) -> str:
     if not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError(f"should begin with redis://, rediss:// or unix://, found {text!r}")
@@ -174,6 +188,8 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "host": str,
     "port": _port,
     "threads": _count,
+    "topology": Path,
+    "join_timeout": _seconds,
     "peers": parse_peers,
     "secret": Secret.from_text,
     "secret_file": lambda text: Secret.from_file(Path(text)),

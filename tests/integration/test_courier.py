@@ -9,7 +9,7 @@ import pytest
 from redis import asyncio as redis
 
 from concord.mailbox.redis import RedisMailbox
-from concord.site.edges import NOTE_FLOOR
+from concord.site.edges import NOTE_EDGES, NOTE_FLOOR
 from concord.site.ports import Box
 from concord.transport.circuit import CircuitState
 from concord.transport.lane import EdgeRoute
@@ -18,6 +18,7 @@ from concord.wire.messages import Stamp
 from exchange_sites import (
     QUICK,
     Site,
+    edge_table,
     eventually,
     exchange_site,
     free_port,
@@ -203,3 +204,38 @@ async def test_stopping_is_prompt_with_pulls_held_at_both_ends() -> None:
         await asyncio.sleep(0.1)
         started = time.monotonic()
     assert time.monotonic() - started < 1.5
+
+
+async def test_edges_come_and_go_while_others_are_not_disturbed() -> None:
+    ports = free_port(), free_port()
+    reroutes: asyncio.Queue[tuple[EdgeRoute, ...]] = asyncio.Queue()
+    async with (
+        exchange_site("N2", "N1", port=ports[0]) as two,
+        exchange_site("N3", "N1", port=ports[1]) as three,
+        exchange_site("N1", "N2", routes=push_to("N2", ports[0]), reroutes=reroutes) as one,
+    ):
+        first = await publish(one, "N2", 1)
+        assert await received(two, "N1", first.stamp) == first
+        await one.mailbox.write_note(NOTE_EDGES, edge_table("N2", "N3").to_json())
+        reroutes.put_nowait((*push_to("N2", ports[0]), *push_to("N3", ports[1])))
+        there = await publish(one, "N3", 1)
+        assert await received(three, "N1", there.stamp) == there
+        assert traffic(one, "N2").attempts <= 2, "its lane goes on as it was"
+        reroutes.put_nowait(push_to("N3", ports[1]))
+        await eventually(lambda: set(one.service.state.edges) == {"N3"})
+        again = await publish(one, "N3", 2)
+        await publish(one, "N2", 2)
+        assert await received(three, "N1", again.stamp) == again
+        slot = await two.mailbox.read(Box.INBOX, "N1")
+        assert slot == first, "nothing is delivered over an edge that is gone"
+
+
+async def test_a_neighbour_that_moved_is_found_at_its_new_address() -> None:
+    port = free_port()
+    reroutes: asyncio.Queue[tuple[EdgeRoute, ...]] = asyncio.Queue()
+    async with exchange_site("N1", "N2", routes=push_to("N2", free_port()), reroutes=reroutes) as one:
+        newest = await publish(one, "N2", 1)
+        await eventually(lambda: traffic(one, "N2").failures > 0)
+        async with exchange_site("N2", "N1", port=port) as two:
+            reroutes.put_nowait(push_to("N2", port))
+            assert await received(two, "N1", newest.stamp) == newest

@@ -30,7 +30,7 @@ Process = subprocess.Popen[str]
 
 
 class SplitSite:
-    """Site N1 in three processes at ports `base + 0..1`, and N2 whole at `base + 2`."""
+    """Site N1 in three processes at ports `base`, `base + 1` and `base + 3`, and N2 whole at `base + 2`."""
 
     def __init__(self, command: Callable[..., Process], base: int, folder: Path, urls: dict[str, str]) -> None:
         (folder / "job.yaml").write_text(JOB)
@@ -40,7 +40,7 @@ class SplitSite:
         self._start_process("site", "N2", base + 2, f"N1=http://{HOST}:{base}")
 
     def start(self, name: str) -> Process:
-        port = self._base + (1 if name == "inference" else 0)
+        port = self._base + {"exchange": 0, "inference": 1, "trainer": 3}[name]
         return self._start_process(name, "N1", port, f"N2=http://{HOST}:{self._base + 2}")
 
     def _start_process(self, name: str, site: str, port: int, peers: str) -> Process:
@@ -92,6 +92,13 @@ def test_three_processes_are_one_site_whatever_is_killed(
         statuses = [site.status(offset)["progress"] for offset in (0, 2)]
         assert min(status["metrics"]["accuracy"] for status in statuses) >= 0.95
         assert statuses[0]["incarnation"] == 2
+        for offset in range(4):
+            for question in ("startupz", "healthz", "readyz"):
+                assert httpx.get(f"http://{HOST}:{base_port + offset}/{question}").status_code == 200, (
+                    offset,
+                    question,
+                )
+        assert httpx.get(f"http://{HOST}:{base_port + 3}/v1/status").json()["progress"]["phase"] == "finished"
         wait_until(lambda: served(base_port + 1) == statuses[0]["round"], "the last model is served")
         answer = httpx.post(f"http://{HOST}:{base_port + 1}/v1/predict", json={"inputs": [0.0] * 64})
         assert answer.json()["model"]["round"] == statuses[0]["round"]

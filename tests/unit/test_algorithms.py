@@ -435,13 +435,17 @@ def test_a_state_that_does_not_fit_changes_nothing(name: str) -> None:
 def test_the_neighbours_model_follows_from_two_messages() -> None:
     ours, theirs = build("ecl", "them"), build("ecl", "us")
     theirs.local_step(torch.full((3,), 4.0, dtype=torch.float64))
+    theirs.remove_neighbour("us")
+    theirs.add_neighbour("us", EdgeTerms(penalty=2.0))
+    first = ours.neighbour_model(theirs.outgoing("us"), None)
+    assert first is not None
+    assert torch.allclose(first, theirs.primal), "over a new edge one message says it"
     sent = ours.outgoing("them")
     theirs.absorb("us", sent)
     theirs.local_step(torch.full((3,), -2.0, dtype=torch.float64))
     found = ours.neighbour_model(theirs.outgoing("us"), sent)
     assert found is not None
     assert torch.allclose(found, theirs.primal)
-    assert ours.neighbour_model(theirs.outgoing("us"), None) is None
 
 
 def test_gossip_sends_its_model_and_local_nothing() -> None:

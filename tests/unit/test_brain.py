@@ -30,6 +30,7 @@ from concord.site.events import (
     EdgesChanged,
     Evaluated,
     GradientComputed,
+    NeighboursHeard,
     Reincarnated,
     UpdatesArrived,
 )
@@ -316,6 +317,56 @@ def test_edges_come_go_and_change_by_decision() -> None:
     assert set(updates) == {"N3", "N4"}
     assert updates["N3"].header.stamp.epoch == 2
     assert updates["N3"].header.penalty == 4.0
+
+
+def test_an_edge_that_comes_back_goes_on_above_what_was_sent_over_it_before() -> None:
+    brain = make_brain()
+    settle(brain)
+    step(brain)
+    before = published(step(brain))["N2"].header.stamp
+    brain.handle(EdgesChanged(0.0, {}))
+    brain.handle(EdgesChanged(0.0, {"N2": Edge(1, TERMS)}))
+    step(brain)
+    assert published(step(brain))["N2"].header.stamp > before
+
+
+def test_a_site_that_has_finished_still_tells_a_new_neighbour_its_model() -> None:
+    brain = make_brain(replace(QUIET, rounds=1))
+    settle(brain)
+    assert brain.phase is Phase.FINISHED
+    (update,) = published(brain.handle(EdgesChanged(0.0, {"N2": Edge(1, TERMS), "N3": Edge(1, TERMS)}))).values()
+    assert update.header.receiver == "N3"
+    assert torch.equal(update.parts["message"], brain.algorithm.primal)
+
+
+def test_a_new_site_begins_where_its_neighbours_are_and_moves_none_of_them() -> None:
+    brain = make_brain(neighbours=("N2", "N3"))
+    boot(brain)
+    assert {update.header.round for update in published(brain.greet()).values()} == {0}
+    heard = [update_from("N2", Stamp(1, 1, 4), value=2.0), update_from("N3", Stamp(1, 1, 9), value=4.0)]
+    brain.handle(NeighboursHeard(0.0, heard))
+    assert torch.equal(brain.algorithm.primal, torch.full((3,), 3.0))
+    brain._gradient.zero_()
+    step(brain)
+    updates = published(step(brain))
+    # 2w - u: each neighbour is shown the other one's model, and w stays between them.
+    assert torch.allclose(updates["N2"].parts["message"], torch.full((3,), 4.0))
+    assert torch.allclose(updates["N3"].parts["message"], torch.full((3,), 2.0))
+
+
+def test_among_sites_that_have_not_begun_the_common_start_stays() -> None:
+    brain = make_brain()
+    boot(brain)
+    brain.handle(NeighboursHeard(0.0, [update_from("N2", Stamp(1, 1, 1), value=2.0, round=0)]))
+    assert torch.equal(brain.algorithm.primal, torch.zeros(3))
+
+
+def test_the_greeting_of_a_site_that_has_not_begun_pulls_nobody_back() -> None:
+    brain = make_brain()
+    settle(brain)
+    before = brain.algorithm.state()["anchor/N2"]
+    brain.handle(UpdatesArrived(0.0, [update_from("N2", Stamp(1, 1, 1), value=-9.0, round=0)]))
+    assert torch.equal(brain.algorithm.state()["anchor/N2"], before)
 
 
 def test_an_update_whose_content_cannot_be_is_counted_and_changes_nothing() -> None:

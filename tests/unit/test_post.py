@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import pytest
 import torch
@@ -208,3 +209,25 @@ def test_the_trainers_side_never_waits_even_without_a_mailbox() -> None:
 
 async def put(mailbox: MemoryMailbox, one: Update) -> None:
     await mailbox.put(Box.INBOX, one.header.sender, Slot(one.header.stamp, encode(one)))
+
+
+async def test_what_lies_there_of_a_neighbour_that_is_no_more_is_thrown_away() -> None:
+    mailbox = MemoryMailbox()
+    post = Post("N1", mailbox, MemoryShelf())
+    post.announce(table(), {})
+    async with running(post):
+        post.send([update("N1", "N2", 1), update("N1", "N3", 1)])
+        await post.flush(5)
+        await mailbox.put(Box.INBOX, "N2", Slot(Stamp(1, 1, 1), b"news"))
+        left = replace(table(), edges={"N3": Edge(1, TERMS)})
+        post.announce(left, {})
+        await post.flush(5)
+        assert await mailbox.read(Box.OUTBOX, "N2") is None
+        assert await mailbox.read(Box.INBOX, "N2") is None
+        assert await mailbox.read(Box.OUTBOX, "N3") is not None
+        post.announce(table(), {})
+        post.send([update("N1", "N2", 2)])
+        await post.flush(5)
+        slot = await mailbox.read(Box.OUTBOX, "N2")
+        assert slot is not None
+        assert slot.stamp == Stamp(1, 1, 2)

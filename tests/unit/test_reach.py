@@ -6,6 +6,7 @@ import pytest
 
 from concord.apps.reach import plan_routes
 from concord.job import Job
+from concord.job.membership import Membership
 from concord.transport.lane import EdgeRoute
 
 PEERS = {"N1": "http://one:1", "N2": "http://two:2/"}
@@ -21,7 +22,7 @@ def routes(mode: str, ours: str = "both", theirs: str = "both") -> tuple[EdgeRou
             "exchange": {"mode": mode},
         }
     )
-    return plan_routes(job, "N1", PEERS)[0], plan_routes(job, "N2", PEERS)[0]
+    return plan_routes(job, "N1", PEERS, Membership.of(job))[0], plan_routes(job, "N2", PEERS, Membership.of(job))[0]
 
 
 @pytest.mark.parametrize(
@@ -46,10 +47,10 @@ def test_the_job_may_say_where_a_site_is() -> None:
     job = Job.model_validate(
         {"name": "pair", "task": "digits", "sites": {"N1": {}, "N2": {"url": "https://two.example"}}}
     )
-    assert plan_routes(job, "N1", {})[0].url == "https://two.example"
-    assert plan_routes(job, "N1", PEERS)[0].url == "http://two:2"
+    assert plan_routes(job, "N1", {}, Membership.of(job))[0].url == "https://two.example"
+    assert plan_routes(job, "N1", PEERS, Membership.of(job))[0].url == "http://two:2"
 
 
 def test_a_neighbour_without_an_address_can_only_call_us() -> None:
     job = Job.model_validate({"name": "pair", "task": "digits", "sites": 2})
-    assert plan_routes(job, "N1", {}) == (EdgeRoute("N2", None, push=False, pull=False),)
+    assert plan_routes(job, "N1", {}, Membership.of(job)) == (EdgeRoute("N2", None, push=False, pull=False),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from concord.learning.task import Task
 from concord.mailbox.memory import MemoryMailbox
 from concord.serving.packing import load_into, pack_model
 from concord.serving.snapshots import MemoryShelf
+from concord.site.actions import Publish
 from concord.site.brain import Brain, Identity, Plan
 from concord.site.edges import Edge
 from concord.site.loop import Facts, Trainer
@@ -80,6 +82,8 @@ class Site:
         data: Samples | None = None,
         store: CheckpointStore | None = None,
         penalty: float = 1.0,
+        member: bool = True,
+        join_timeout: float = 0.0,
         **plan: Any,
     ) -> None:
         self.post = RecordingPost()
@@ -107,8 +111,9 @@ class Site:
             self.store,
             samples(),
             Facts("toy", "accuracy", rounds, {"a": 20, "b": 20, "c": 20}),
-            edges,
+            edges if member else None,
             lambda: pack_model(learner.module),
+            join_timeout=join_timeout,
         )
 
     def train(self) -> Tensor:
@@ -163,6 +168,85 @@ def test_the_last_snapshot_is_the_final_model_with_its_metrics(tmp_path: Path) -
     assert snapshot.metrics["accuracy"] > 0.5
     assert site.post.statuses[-1]["progress"]["phase"] == "finished"
     assert site.post.statuses[-1]["classes"] == {"a": 20, "b": 20, "c": 20}
+
+
+def update_to_n1(brain: Brain, value: float, round_: int) -> Update:
+    """What N2 sends N1 in a round of its own: a model of equal numbers."""
+    brain.algorithm.local_step(torch.zeros_like(brain.algorithm.primal))
+    (update,) = [update for action in brain.greet() if isinstance(action, Publish) for update in action.updates]
+    header = replace(update.header, sender="N2", receiver="N1", round=round_)
+    return Update(header, {"message": torch.full_like(update.parts["message"], value)})
+
+
+def test_a_new_site_waits_for_its_neighbours_and_begins_where_they_are(tmp_path: Path) -> None:
+    site, other = Site(tmp_path / "a", rounds=1, join_timeout=60.0), Site(tmp_path / "b", rounds=1)
+    phases: list[str] = []
+
+    class Answering(RecordingPost):
+        """Brings the neighbour's update once the site has greeted it."""
+
+        def take(self) -> list[Update]:
+            phases.append(json.loads(site.trainer.status).get("progress", {}).get("phase", ""))
+            return [update_to_n1(other.brain, 0.25, 7)] if self.sent else []
+
+    post = Answering()
+    site.trainer._post = post
+    before = site.primal.clone()
+    site.trainer.train(threading.Event())
+    assert post.sent[0].header.round == 0, "a greeting"
+    assert "joining" in phases
+    assert torch.dist(site.primal, torch.full_like(before, 0.25)) < 0.1 * torch.dist(before, site.primal)
+
+
+def test_a_site_that_nobody_answers_begins_after_a_time(tmp_path: Path) -> None:
+    site = Site(tmp_path, rounds=1, join_timeout=0.05)
+    site.train()
+    assert site.trainer.finished
+
+
+def test_a_site_that_is_no_member_waits_until_it_is_one(tmp_path: Path) -> None:
+    site = Site(tmp_path, rounds=1, member=False)
+    thread = threading.Thread(target=site.train)
+    thread.start()
+    while not site.post.statuses:
+        assert thread.is_alive()
+    assert site.post.statuses[0]["progress"]["phase"] == "joining"
+    assert site.post.statuses[-1]["progress"]["step"] == 0
+    site.trainer.change_edges({"N3": Edge(1, EdgeTerms(penalty=1.0, averaging=1.0))})
+    thread.join(30)
+    assert site.trainer.finished
+    assert {update.header.receiver for update in site.post.sent} == {"N3"}
+
+
+def test_a_site_that_is_a_member_no_more_stands_still_and_comes_back_where_its_neighbours_are(tmp_path: Path) -> None:
+    site, other = Site(tmp_path / "a", rounds=3, join_timeout=60.0), Site(tmp_path / "b", rounds=1)
+    edges = {"N2": Edge(1, EdgeTerms(penalty=1.0, averaging=1.0))}
+    left_at: list[int] = []
+
+    class Leaving(RecordingPost):
+        """Takes the membership away in the second round, gives it back, and brings the neighbour's update."""
+
+        def take(self) -> list[Update]:
+            step = site.brain.counters.step
+            if step == 5 and not left_at:
+                site.trainer.change_edges(None)
+                left_at.append(step + 1)  # it is followed before the next step
+            elif left_at and step > left_at[0]:
+                return []
+            return [update_to_n1(other.brain, 0.25, 7)]
+
+        def report(self, status: str) -> None:
+            super().report(status)
+            if self.statuses[-1]["progress"]["phase"] == "joining" and left_at:
+                site.trainer.change_edges(edges)
+
+    site.trainer._post = post = Leaving()
+    site.train()
+    assert site.trainer.finished
+    away = [status["progress"] for status in post.statuses if status["progress"]["phase"] == "joining"]
+    assert away[0]["edges"] == {}
+    assert {progress["step"] for progress in away} == set(left_at), "it stands still"
+    assert torch.dist(site.primal, torch.full_like(site.primal, 0.25)) < 1.0
 
 
 def broken_samples() -> Samples:

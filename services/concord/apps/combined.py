@@ -11,16 +11,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import torch
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 
 import concord
 from concord.apps.background import Ready
 from concord.apps.exchange import ExchangeService, create_exchange, exchange_settings
+from concord.apps.health import TrainerHealth, add_health
 from concord.apps.inference import InferenceService, create_inference
+from concord.apps.members import Members
 from concord.apps.serve import Server, bind
 from concord.apps.trainer import (
+    beside,
     build_trainer,
-    carrying,
+    follow_members,
     job_predictor,
     job_task,
     keeping_checkpoints,
@@ -41,14 +44,17 @@ def run(job: Job, settings: Settings) -> None:
     mailbox = RedisMailbox(settings.redis_url, job.name, settings.site)
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
     post = Post(settings.site, mailbox, shelf)
-    exchange = create_exchange(mailbox, exchange_settings(job, settings))
+    members = Members(job, settings)
+    exchange = create_exchange(mailbox, exchange_settings(job, settings, members))
     inference = create_inference(job_predictor(job, task), shelf)
     with keeping_checkpoints():
-        trainer = build_trainer(job, settings, task, post)
-    server = Server(create_app(exchange, inference), listener, on_stop=exchange.release)
+        trainer = build_trainer(job, settings, task, post, members.now)
+    health = TrainerHealth(trainer, mailbox, job.training.pace)
+    server = Server(create_app(exchange, inference, health), listener, on_stop=exchange.release)
 
     async def serve(ready: Ready, stop: asyncio.Event) -> None:
-        async with carrying(post), server.running():
+        following = follow_members(trainer, job, settings.site, Members(job, settings))
+        async with beside(post.run(), following), server.running():
             ready()
             await stop.wait()
         await mailbox.close()
@@ -57,8 +63,15 @@ def run(job: Job, settings: Settings) -> None:
     train_beside(serve, trainer)
 
 
-def create_app(exchange: ExchangeService, inference: InferenceService) -> FastAPI:
-    """One app with the routes of both services; alive and ready as the exchange is."""
+def create_app(exchange: ExchangeService, inference: InferenceService, trainer: TrainerHealth) -> FastAPI:
+    """One app with the routes of both services.
+
+    It has started when the trainer has, is alive while both are, and is ready when updates can come in; whether there
+    is a model to predict with is a question of its own (`/v2/health/ready`).
+    """
+
+    async def live(request: Request) -> Response:
+        return await trainer.live(request) if exchange.is_live else await exchange.live(request)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -68,6 +81,5 @@ def create_app(exchange: ExchangeService, inference: InferenceService) -> FastAP
     app = FastAPI(title="Concord site", version=concord.__version__, lifespan=lifespan)
     app.include_router(inference.router)
     app.include_router(exchange.router)
-    app.add_api_route("/healthz", exchange.live, methods=["GET"], tags=["health"])
-    app.add_api_route("/readyz", exchange.ready, methods=["GET"], tags=["health"])
+    add_health(app, trainer.started, live, exchange.ready)
     return app

@@ -20,6 +20,8 @@ from fastapi import APIRouter, FastAPI, Request, Response
 
 import concord
 from concord.apps.bare_routes import bare_router, read_body
+from concord.apps.health import add_health, answer
+from concord.apps.members import Members
 from concord.apps.reach import plan_routes
 from concord.apps.serve import Server, bind
 from concord.apps.serve import run as serve_process
@@ -34,6 +36,7 @@ from concord.errors import (
     UpdateRefused,
 )
 from concord.job import Job
+from concord.job.membership import Membership
 from concord.mailbox.redis import RedisMailbox
 from concord.sealed import digest
 from concord.settings import Settings
@@ -81,15 +84,16 @@ _ERROR_STATUS: tuple[tuple[type[ConcordError], int, str], ...] = (
 class ExchangeSettings:
     """One site's exchange.
 
-    `routes` say how its neighbours are reached, `tls` how HTTPS ones are trusted (None: as browsers do).
-    `max_update_bytes` bounds an update (None: derived from the model). Seconds: `timeout` bounds connecting
-    to a neighbour and each read and write, `clock_window` is how far the clocks of two sites may be apart,
-    `retry_after` is what a caller is told while the mailbox is away.
+    `routes` say how its neighbours are reached, `reroutes` gives what they are later on. `tls` is how HTTPS ones are
+    trusted (None: as browsers do). `max_update_bytes` bounds an update (None: derived from the model). Seconds:
+    `timeout` bounds connecting to a neighbour and each read and write, `clock_window` is how far the clocks of two
+    sites may be apart, `retry_after` is what a caller is told while the mailbox is away.
     """
 
     site: str
     trust: Trust
     routes: tuple[EdgeRoute, ...] = ()
+    reroutes: AsyncIterator[tuple[EdgeRoute, ...]] | None = None
     max_update_bytes: int | None = None
     timeout: float = 10.0
     clock_window: float = 300.0
@@ -122,20 +126,29 @@ class ExchangeService:
             settings.courier,
             rng,
         )
-        self._delivering: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._met = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Deliver and fetch until the context ends; the mailbox stays the caller's to close."""
-        self._delivering = asyncio.create_task(self._courier.run(), name="courier")
-        self._delivering.add_done_callback(_report_end)
+        self._tasks = [asyncio.create_task(self._courier.run(), name="courier")]
+        if self._settings.reroutes is not None:
+            self._tasks.append(asyncio.create_task(self._follow(self._settings.reroutes), name="routes"))
+        for task in self._tasks:
+            task.add_done_callback(_report_end)
         try:
             yield
         finally:
             self.release()
-            self._delivering.cancel()
-            await asyncio.wait((self._delivering,))
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
             await self._client.close()
+
+    async def _follow(self, reroutes: AsyncIterator[tuple[EdgeRoute, ...]]) -> None:
+        async for routes in reroutes:
+            self._courier.reroute(routes)
 
     def release(self) -> None:
         """Answer every pull that is held, and hold none from now on: the server is about to stop."""
@@ -170,10 +183,24 @@ class ExchangeService:
         }
         return _json(200, {"site": self.state.site, **note, "exchange": exchange})
 
+    async def started(self, request: Request) -> Response:
+        """200 once the mailbox was reached."""
+        if not self._met:
+            try:
+                await self._mailbox.read_note(NOTE_STATUS)
+            except MailboxError as error:
+                return answer("started", False, str(error))
+        self._met = True
+        return answer("started", True)
+
     async def live(self, request: Request) -> Response:
         """200 while the process does its work."""
-        stopped = self._delivering is not None and self._delivering.done()
-        return _json(503 if stopped else 200, {"live": not stopped})
+        return answer("live", self.is_live)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether everything that works in the background still does."""
+        return not any(task.done() for task in self._tasks)
 
     async def ready(self, request: Request) -> Response:
         """200 if the mailbox can be reached and the trainer has said what the edges are; 503 and why not."""
@@ -267,12 +294,21 @@ def create_exchange(
     return ExchangeService(mailbox, settings, clock, rng or random.Random())  # noqa: S311 (no secret)
 
 
-def exchange_settings(job: Job, settings: Settings) -> ExchangeSettings:
+def exchange_settings(job: Job, settings: Settings, members: Members) -> ExchangeSettings:
     """What one site's exchange is to do; JobError if neither a secret nor insecure mode was asked for."""
+
+    def routes(membership: Membership) -> tuple[EdgeRoute, ...]:
+        return plan_routes(job, settings.site, settings.peers, membership)
+
+    async def reroutes() -> AsyncIterator[tuple[EdgeRoute, ...]]:
+        async for membership in members.changes():
+            yield routes(membership)
+
     return ExchangeSettings(
         site=settings.site,
         trust=settings.identity_secret() or INSECURE,
-        routes=plan_routes(job, settings.site, settings.peers),
+        routes=routes(members.now),
+        reroutes=reroutes() if settings.topology is not None else None,
         max_update_bytes=job.exchange.max_update_bytes,
         timeout=job.exchange.timeout,
     )
@@ -281,7 +317,7 @@ def exchange_settings(job: Job, settings: Settings) -> ExchangeSettings:
 def run(job: Job, settings: Settings) -> None:
     """Exchange updates until SIGTERM or SIGINT."""
     mailbox = RedisMailbox(settings.redis_url, job.name, settings.site)
-    service = create_exchange(mailbox, exchange_settings(job, settings))
+    service = create_exchange(mailbox, exchange_settings(job, settings, Members(job, settings)))
     server = Server(create_app(service), bind(settings.host, settings.port), service.release)
     serve_process(server, at_end=mailbox.close)
 
@@ -296,15 +332,14 @@ def create_app(service: ExchangeService) -> FastAPI:
 
     app = FastAPI(title="Concord exchange", version=concord.__version__, lifespan=lifespan)
     app.include_router(service.router)
-    app.add_api_route("/healthz", service.live, methods=["GET"], tags=["health"])
-    app.add_api_route("/readyz", service.ready, methods=["GET"], tags=["health"])
+    add_health(app, service.started, service.live, service.ready)
     return app
 
 
-def _report_end(courier: asyncio.Task[None]) -> None:
+def _report_end(task: asyncio.Task[None]) -> None:
     # The process lives on and answers 503 on /healthz, so that whoever runs it can restart it.
-    if not courier.cancelled():
-        log.critical("the courier broke; nothing is delivered any more", exc_info=courier.exception())
+    if not task.cancelled():
+        log.critical("the %s broke; updates may not be delivered any more", task.get_name(), exc_info=task.exception())
 
 
 _DIGEST_OF_NOTHING = digest(b"")

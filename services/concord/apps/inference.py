@@ -9,6 +9,7 @@ import torch
 from fastapi import FastAPI
 
 import concord
+from concord.apps.health import add_health
 from concord.apps.inference_routes import InferenceService, InferenceSettings
 from concord.apps.serve import Server, bind
 from concord.apps.serve import run as serve_process
@@ -48,6 +49,5 @@ def create_app(service: InferenceService) -> FastAPI:
 
     app = FastAPI(title="Concord inference", version=concord.__version__, lifespan=lifespan)
     app.include_router(service.router)
-    app.add_api_route("/healthz", service.live, methods=["GET"], tags=["health"])
-    app.add_api_route("/readyz", service.ready, methods=["GET"], tags=["health"])
+    add_health(app, service.live, service.live, service.ready)
     return app

@@ -12,11 +12,11 @@ from concord.apps.device import CPU
 from concord.apps.trainer import (
     build_brain,
     build_learner,
-    job_edges,
     job_plan,
     job_task,
     mean_weight,
     own_parameters,
+    site_edges,
     split_options,
 )
 from concord.consensus.algorithm import LocalStep, payload_bytes
@@ -24,6 +24,7 @@ from concord.consensus.registry import AlgorithmOptions, build_client
 from concord.consensus.vectors import FlatModel
 from concord.errors import JobError
 from concord.job import Job, SiteSettings
+from concord.job.membership import Membership
 from concord.job.names import SERVER_ALGORITHMS
 from concord.job.simulation import LinkSection, SimulationSection, SiteFaultsSection
 from concord.job.simulation_checks import edge_names
@@ -60,8 +61,8 @@ def build_experiment(job: Job, device: torch.device = CPU) -> Experiment | Serve
     _require_end(job)
     if job.algorithm.name in SERVER_ALGORITHMS:
         return _server_experiment(job, device)
-    task, graph = job_task(job), job.topology_graph()
-    edges = {name: job_edges(job, name, graph) for name in job.site_names}
+    task, members = job_task(job), Membership.of(job)
+    edges = {name: site_edges(job, name, members) for name in job.site_names}
     train, storage = _training_samples(job, task, device), _storage(job, task, device)
     return Experiment(
         _scenario(job, edges),

@@ -1,25 +1,28 @@
 """Composition root of a trainer: from a job and one site's settings to a `Trainer` that runs. The only process
-of a site that computes gradients; it opens nothing but its own Redis."""
+of a site that computes gradients; it talks to its own Redis, and answers on its port how it is."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
 import torch
 
 from concord.apps.background import Background, Ready, Service
+from concord.apps.health import TrainerHealth
+from concord.apps.members import Members
 from concord.apps.processors import training_threads
+from concord.apps.serve import Server, bind
 from concord.consensus.algorithm import EdgeEnd, LocalStep
-from concord.consensus.graph import Topology
 from concord.consensus.registry import AlgorithmOptions, build_algorithm, edge_terms
 from concord.consensus.vectors import FlatModel, fingerprint
 from concord.errors import CheckpointError, EnvironmentProblem
 from concord.job import Job, SiteSettings
+from concord.job.membership import Membership
 from concord.learning.checkpoint import CheckpointStore
 from concord.learning.partition import SplitOptions
 from concord.learning.steps import GradientOptions, Learner
@@ -50,22 +53,30 @@ def split_options(job: Job) -> SplitOptions:
     return SplitOptions(**job.split.model_dump(), shard=shard)
 
 
-def job_edges(job: Job, site: str, graph: Topology | None = None) -> dict[str, Edge]:
-    """The edges of one site with their terms, which the other end derives alike from the same job.
-
-    `graph` is the job's own, for a caller who asks for many sites.
-    """
-    graph = graph or job.topology_graph()
+def site_edges(job: Job, site: str, members: Membership) -> dict[str, Edge]:
+    """The edges of one member with their terms, which the other end derives alike from the same job and members."""
     options = AlgorithmOptions(**job.algorithm.model_dump())
 
     def end(name: str) -> EdgeEnd:
-        settings = job.site(name)
-        return EdgeEnd(LocalStep(settings.learning_rate, settings.local_steps), graph.degree(name))
+        own, usual = members.sites[name], job.training
+        step = LocalStep(own.learning_rate or usual.learning_rate, own.local_steps or usual.local_steps)
+        return EdgeEnd(step, len(members.epochs(name)))
 
     return {
-        neighbour: Edge(epoch=1, terms=edge_terms(options, end(site), end(neighbour)))
-        for neighbour in graph.neighbours(site)
+        neighbour: Edge(epoch, edge_terms(options, end(site), end(neighbour)))
+        for neighbour, epoch in sorted(members.epochs(site).items())
     }
+
+
+def member_edges(job: Job, site: str, members: Membership) -> dict[str, Edge] | None:
+    """The edges of a site, or None if it is no member."""
+    return site_edges(job, site, members) if site in members.sites else None
+
+
+async def follow_members(trainer: Trainer, job: Job, site: str, members: Members) -> None:
+    """Keep a trainer's edges as the members have them, until cancelled."""
+    async for membership in members.changes():
+        trainer.change_edges(member_edges(job, site, membership))
 
 
 def job_predictor(job: Job, task: Task) -> Predictor:
@@ -74,14 +85,14 @@ def job_predictor(job: Job, task: Task) -> Predictor:
     return Predictor(task.build_model, task.classes, task.input_shape, task.name, print_, task.multi_label)
 
 
-def build_trainer(job: Job, settings: Settings, task: Task, post: Post) -> Trainer:
+def build_trainer(job: Job, settings: Settings, task: Task, post: Post, members: Membership) -> Trainer:
     """A trainer for one site, not yet booted; JobError if the job does not allow one."""
     own = job.site(settings.site)
     data = task.site_data(own.name, job.site_names, split_options(job))
     learner = build_learner(job, task, data.train, own)
-    edges = job_edges(job, own.name)
+    edges = member_edges(job, own.name, members)
     return Trainer(
-        brain=build_brain(job, own, learner, job_plan(job, own.local_steps), edges),
+        brain=build_brain(job, own, learner, job_plan(job, own.local_steps), edges or {}),
         learner=learner,
         post=post,
         store=CheckpointStore(settings.state_dir, keep=job.checkpoint.keep),
@@ -90,6 +101,7 @@ def build_trainer(job: Job, settings: Settings, task: Task, post: Post) -> Train
         edges=edges,
         pack=partial(pack_model, learner.module),
         weight=own.weight / mean_weight(job),
+        join_timeout=settings.join_timeout if settings.topology is not None else 0.0,
     )
 
 
@@ -153,15 +165,19 @@ def _class_counts(task: Task, data: SiteData) -> dict[str, int]:
 def run(job: Job, settings: Settings) -> None:
     """Train until the job's end, then stay and report, until SIGTERM or SIGINT."""
     torch.set_num_threads(training_threads(settings.threads))
+    listener = bind(settings.host, settings.port)
     task = job_task(job)
     mailbox = RedisMailbox(settings.redis_url, job.name, settings.site)
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
     post = Post(settings.site, mailbox, shelf)
+    members = Members(job, settings)
     with keeping_checkpoints():
-        trainer = build_trainer(job, settings, task, post)
+        trainer = build_trainer(job, settings, task, post, members.now)
+    server = Server(TrainerHealth(trainer, mailbox, job.training.pace).app(), listener)
 
     async def carry(ready: Ready, stop: asyncio.Event) -> None:
-        async with carrying(post):
+        following = follow_members(trainer, job, settings.site, members)
+        async with beside(post.run(), following), server.running():
             ready()
             await stop.wait()
 
@@ -190,15 +206,17 @@ def keeping_checkpoints() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def carrying(post: Post) -> AsyncIterator[None]:
-    """A post that carries while the block runs."""
-    task = asyncio.create_task(post.run())
+async def beside(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """These run while the block runs; what one of them raises is raised at its end."""
+    tasks = [asyncio.create_task(work) for work in works]
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
 
 
 @contextmanager

@@ -149,7 +149,8 @@ class Algorithm(ABC):
     def neighbour_model(self, received: Message, sent: Message | None) -> Tensor | None:
         """The neighbour's model as far as its newest message and the newest one sent to it tell; None if unknown.
 
-        For reports only; what it returns is never part of a step.
+        With nothing `sent`, the message is taken for the first over a new edge. For reports, and for a new site that
+        begins where its neighbours are; what it returns is never part of a step.
         """
         return None
 

@@ -148,9 +148,12 @@ class AnchoredAlgorithm(BaseAlgorithm):
         return {f"anchor/{neighbour}": self._anchors[neighbour].clone() for neighbour in self._terms}
 
     def neighbour_model(self, received: Message, sent: Message | None) -> Tensor | None:
-        """(received + sent) / 2: exact if theta is 1 and `sent` had arrived there; near rest, right."""
+        """(received + sent) / 2: exact if theta is 1 and `sent` had arrived there; near rest, right.
+
+        Over a new edge it is what was received, because there the neighbour's anchor is its model.
+        """
         if sent is None:
-            return None
+            return received["message"]
         return (received["message"] + sent["message"]).div_(2)
 
     def _message(self, neighbour: str) -> dict[str, Tensor]:

@@ -6,14 +6,13 @@ follow it without a restart; whatever it says of sites and edges wins over the j
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, ValidationError
 
 from concord.consensus.graph import Topology
 from concord.errors import JobError, TopologyError
-from concord.job.model import REACHES, BaseUrl, SiteName
+from concord.job.model import REACHES, BaseUrl, Job, SiteName
 from concord.job.values import Count, Positive, Section, one_of
 
 
@@ -49,6 +48,20 @@ class Membership(Section):
     edges: Annotated[tuple[MemberEdge, ...], Field(strict=False)] = ()
 
     @classmethod
+    def of(cls, job: Job) -> Self:
+        """What the job says by itself, as version 0; TopologyError if its topology cannot be used."""
+        return cls(
+            version=0,
+            sites={
+                name: Member(
+                    url=site.url, reach=site.reach, learning_rate=site.learning_rate, local_steps=site.local_steps
+                )
+                for name, site in job.sites.items()
+            },
+            edges=tuple(MemberEdge(sites=edge) for edge in sorted(job.topology_graph().edges)),
+        )
+
+    @classmethod
     def from_json(cls, text: str) -> Self:
         """JobError with everything that is wrong: unknown keys, names, edges that repeat, a graph in pieces."""
         try:
@@ -56,23 +69,14 @@ class Membership(Section):
         except ValidationError as error:
             details = error.errors(include_url=False)
             wrong = "; ".join(f"{'.'.join(map(str, detail['loc'])) or 'text'}: {detail['msg']}" for detail in details)
-            raise JobError(f"the membership is not right: {wrong}") from error
+            raise JobError(f"the membership document is not right: {wrong}") from error
         if len({edge.sites for edge in membership.edges}) < len(membership.edges):
-            raise JobError("the membership is not right: edges: an edge is listed twice")
+            raise JobError("the membership document is not right: edges: an edge is listed twice")
         try:
             membership.graph()
         except TopologyError as error:
-            raise JobError(f"the membership is not right: edges: {error}") from error
+            raise JobError(f"the membership document is not right: edges: {error}") from error
         return membership
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """The document in a file; JobError as `from_json`, or if it cannot be read."""
-        try:
-            return cls.from_json(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise JobError(f"the membership {path} cannot be read: {reason}") from error
 
     def to_json(self) -> str:
         """The document that `from_json` reads."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 import torch
@@ -35,6 +35,7 @@ from concord.site.events import (
     Evaluated,
     Event,
     GradientComputed,
+    NeighboursHeard,
     Reincarnated,
     UpdatesArrived,
 )
@@ -129,6 +130,8 @@ class Brain:
                 return self._begin_life(event.incarnation)
             case EdgesChanged():
                 return self._change_edges(event)
+            case NeighboursHeard():
+                return self._start_among(event)
 
     # --- one step, one round ---------------------------------------------------------------------------------
 
@@ -189,7 +192,10 @@ class Brain:
         return PublishSnapshot(self.counters.version)
 
     def _publish(self) -> Publish:
-        return Publish([self._outgoing(neighbour, memory) for neighbour, memory in self._edges.items()])
+        return Publish(self._outgoing_to(self._edges))
+
+    def _outgoing_to(self, neighbours: Iterable[str]) -> list[Update]:
+        return [self._outgoing(neighbour, self._edges[neighbour]) for neighbour in neighbours]
 
     def _outgoing(self, neighbour: str, memory: EdgeMemory) -> Update:
         parts = self.algorithm.outgoing(neighbour)
@@ -222,6 +228,8 @@ class Brain:
             if memory.seen is not None and stamp <= memory.seen:
                 continue
             memory.seen = stamp
+            if update.header.round == 0 and self.counters.round > 0:
+                continue  # the greeting of a site that has not begun would pull back those that have
             distance = self._distance(memory, update)
             try:
                 self.algorithm.absorb(update.header.sender, update.parts)
@@ -237,8 +245,8 @@ class Brain:
 
     def _distance(self, memory: EdgeMemory, update: Update) -> float | None:
         """|w_i - w_j| / |w_i|, with the neighbour's model read off the two newest messages of the edge."""
-        if math.isinf(self.plan.status_interval):
-            return None  # nobody would hear of it
+        if math.isinf(self.plan.status_interval) or memory.last_sent is None:
+            return None  # nobody would hear of it, or it cannot be told
         model = self.algorithm.neighbour_model(update.parts, memory.last_sent)
         if model is None:
             return None
@@ -260,18 +268,42 @@ class Brain:
             memory.sequence = 0
         return [Announce(self.table())]
 
+    def greet(self) -> list[Action]:
+        """What a site says in its first life before it has learned anything, so that others need not wait for it."""
+        return [Publish(self._outgoing_to(self._edges))] if self.algorithm.parts else []
+
+    def _start_among(self, event: NeighboursHeard) -> list[Action]:
+        """Begin at the mean of the models of neighbours that have begun, if there are any, not where one stands.
+
+        A first message over a new edge tells the sender's model, so neither end is moved by the other's coming.
+        """
+        begun = [update for update in event.updates if update.header.round > 0]
+        known = [self.algorithm.neighbour_model(update.parts, None) for update in begun]
+        models = [model for model in known if model is not None]
+        if models:
+            self.algorithm.primal.copy_(torch.stack(models).mean(dim=0))
+            for neighbour, memory in self._edges.items():
+                self.algorithm.remove_neighbour(neighbour)
+                self.algorithm.add_neighbour(neighbour, memory.edge.terms)
+        return self._absorb(UpdatesArrived(event.at, event.updates))
+
     def _change_edges(self, event: EdgesChanged) -> list[Action]:
         for neighbour in [name for name in self._edges if name not in event.edges]:
             self.algorithm.remove_neighbour(neighbour)
             del self._edges[neighbour]
+        added = [neighbour for neighbour in event.edges if neighbour not in self._edges]
         for neighbour, edge in event.edges.items():
             memory = self._edges.get(neighbour)
             if memory is None:
-                self._keep(neighbour, EdgeMemory(edge))
+                # The other end may remember this edge from before it was gone: go on above what was sent then.
+                self._keep(neighbour, EdgeMemory(edge, sequence=self.counters.round))
             elif memory.edge != edge:
                 self.algorithm.change_epoch(neighbour, edge.terms)
                 memory.edge = edge
-        return [Announce(self.table())]
+        actions: list[Action] = [Announce(self.table())]
+        if self.phase is Phase.FINISHED and self.algorithm.parts:
+            actions.append(Publish(self._outgoing_to(added)))  # no round will end that would do so
+        return actions
 
     def _keep(self, neighbour: str, memory: EdgeMemory) -> None:
         self.algorithm.add_neighbour(neighbour, memory.edge.terms)

@@ -52,6 +52,14 @@ class Evaluated:
 
 
 @dataclass(frozen=True, slots=True)
+class NeighboursHeard:
+    """A new member, all of whose edges are new, has heard these neighbours, or no longer waits for more of them."""
+
+    at: float
+    updates: Sequence[Update]
+
+
+@dataclass(frozen=True, slots=True)
 class EdgesChanged:
     """A membership decision: from now on the site has exactly these edges."""
 
@@ -59,4 +67,4 @@ class EdgesChanged:
     edges: Mapping[str, Edge]
 
 
-Event = Booted | Reincarnated | UpdatesArrived | GradientComputed | Evaluated | EdgesChanged
+Event = Booted | Reincarnated | NeighboursHeard | UpdatesArrived | GradientComputed | Evaluated | EdgesChanged

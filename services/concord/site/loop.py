@@ -5,7 +5,9 @@ It never waits for a network: news is taken from the post if there is any, and l
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -31,10 +33,19 @@ from concord.site.actions import (
 )
 from concord.site.brain import Brain
 from concord.site.edges import Edge
-from concord.site.events import Booted, EdgesChanged, Evaluated, GradientComputed, Reincarnated, UpdatesArrived
+from concord.site.events import (
+    Booted,
+    EdgesChanged,
+    Evaluated,
+    GradientComputed,
+    NeighboursHeard,
+    Reincarnated,
+    UpdatesArrived,
+)
 from concord.site.ports import Snapshot
 from concord.site.post import Post
 from concord.site.status import Phase, SiteStatus
+from concord.wire.messages import Update
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +53,10 @@ _MEMO = "brain"
 _LEARNER = "learner."
 _MAX_ROLLBACKS = 10
 _IDLE_REPORT = 0.5
-"""Seconds between two statuses of a site that has finished."""
+"""Seconds between two statuses of a site that has finished, or has not begun."""
+_LISTEN = 0.02
+"""Seconds between two looks for news while a site waits to begin."""
+_LOOKS_PER_REPORT = 25
 _FLUSH_TIMEOUT = 5.0
 
 
@@ -59,9 +73,10 @@ class Facts:
 class Trainer:
     """One site's training, from boot to the last round, and the reports after it.
 
-    `edges` are the site's as decided now, whatever a checkpoint says. `pack` gives the present model as a sealed blob.
-    `evaluation` is the data the metrics are taken on. `weight` scales the site's gradients: how much it counts in the
-    result, 1 being an equal share.
+    `edges` are the site's as decided now, whatever a checkpoint says; None: it is no member yet, and waits to be one.
+    `pack` gives the present model as a sealed blob. `evaluation` is the data the metrics are taken on. `weight` scales
+    the site's gradients: how much it counts in the result, 1 being an equal share. In its first life a site waits up to
+    `join_timeout` seconds to hear all its neighbours, so as to begin where they are.
     """
 
     def __init__(
@@ -72,9 +87,10 @@ class Trainer:
         store: CheckpointStore,
         evaluation: Samples,
         facts: Facts,
-        edges: Mapping[str, Edge],
+        edges: Mapping[str, Edge] | None,
         pack: Callable[[], bytes],
         weight: float = 1.0,
+        join_timeout: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -87,6 +103,15 @@ class Trainer:
         self._edges = edges
         self._pack = pack
         self._weight = weight
+        self._join_timeout = join_timeout
+        self._joining = True
+        self._followed = edges
+        self.booted = False
+        """Whether the newest checkpoint, if there is one, is loaded."""
+        self.status = "{}"
+        """The newest status, as JSON."""
+        self.alive_at = clock()
+        """When the loop last turned, by its clock."""
         self._clock = clock
         self._wall_clock = wall_clock
         self._started_at = wall_clock()
@@ -97,6 +122,7 @@ class Trainer:
         """Train; then report until `stop`; leave an empty desk."""
         self.train(stop)
         while not stop.wait(_IDLE_REPORT):
+            self._follow()
             self._report()
         if not self._post.drain(_FLUSH_TIMEOUT):
             log.warning("stopped with updates that the mailbox never took; neighbours keep the ones before")
@@ -104,7 +130,7 @@ class Trainer:
     def train(self, stop: threading.Event) -> None:
         """Resume from the newest checkpoint, train to the job's end or until `stop`, leave a checkpoint."""
         self._stop = stop
-        self._boot()
+        self._join(new=self._boot())
         while not stop.is_set() and not self.finished:
             self._advance()
         if not self.finished:
@@ -115,17 +141,61 @@ class Trainer:
         """Whether the job's last round is done."""
         return self._brain.phase is Phase.FINISHED
 
-    def _boot(self) -> None:
+    def change_edges(self, edges: Mapping[str, Edge] | None) -> None:
+        """From now on the site has these edges, or is no member; from any thread, and followed at the next step."""
+        self._edges = edges
+
+    def _boot(self) -> bool:
+        """Resume from the newest checkpoint; whether there was none."""
         checkpoint = self._store.load_newest()
         if checkpoint is not None:
             self._brain.load_state(checkpoint.tensors, checkpoint.metadata[_MEMO])
             self._learner.load_state(_without_prefix(checkpoint.tensors, _LEARNER))
-            self._brain.handle(EdgesChanged(self._clock(), self._edges))
+            self._brain.handle(EdgesChanged(self._clock(), self._followed or {}))
             log.info("resumed at round %d", self._brain.counters.round)
         incarnation = self._store.next_incarnation(self._brain.counters.incarnation)
         self._perform(self._brain.handle(Booted(self._clock(), incarnation)))
+        self.booted = True
+        return checkpoint is None
+
+    def _join(self, new: bool) -> None:
+        """Wait to be a member; a new one waits to hear all its neighbours too, and begins where they are."""
+        self._joining = True
+        heard: dict[str, Update] = {}
+        greeted: Mapping[str, Edge] = {}
+        deadline = math.inf
+        for turn in itertools.count():
+            self._follow()
+            edges = self._followed
+            if edges is not None:
+                deadline = min(deadline, self._clock() + (self._join_timeout if new else 0.0))
+                heard.update((update.header.sender, update) for update in self._post.take())
+                if self._clock() >= deadline or edges.keys() <= heard.keys() or self._stop.is_set():
+                    break
+                if edges != greeted and self._brain.counters.step == 0:
+                    greeted = edges
+                    self._perform(self._brain.greet())
+            if turn % _LOOKS_PER_REPORT == 0:
+                self._report()
+            if self._stop.wait(_LISTEN):
+                break
+        self._joining = False
+        if heard:
+            self._perform(self._brain.handle(NeighboursHeard(self._clock(), list(heard.values()))))
+
+    def _follow(self) -> None:
+        """Take over what was decided of the edges since the last look."""
+        self.alive_at = self._clock()
+        edges = self._edges
+        if edges is not self._followed:
+            self._followed = edges
+            self._perform(self._brain.handle(EdgesChanged(self._clock(), edges or {})))
 
     def _advance(self) -> None:
+        self._follow()
+        if self._followed is None:
+            self._join(new=True)
+            return
         if self._post.floor >= self._brain.counters.incarnation:
             incarnation = self._store.next_incarnation(self._post.floor)
             self._perform(self._brain.handle(Reincarnated(self._clock(), incarnation)))
@@ -167,6 +237,8 @@ class Trainer:
     def _report(self) -> None:
         now = self._clock()
         progress = self._brain.progress(now)
+        if self._joining:
+            progress = replace(progress, phase=Phase.JOINING)
         identity = self._brain.identity
         status = SiteStatus(
             site=identity.site,
@@ -182,7 +254,8 @@ class Trainer:
             steps_per_second=self._rate.update(now, progress.step),
             progress=replace(progress, version=max(progress.version, self._post.version)),
         )
-        self._post.report(status.to_json())
+        self.status = status.to_json()
+        self._post.report(self.status)
 
     def _save(self) -> None:
         tensors, memo = self._brain.state()

@@ -40,9 +40,10 @@ class _Desk:
     updates: dict[str, Update]
     notes: dict[str, str]
     snapshot: Snapshot | None = None
+    gone: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
-        return bool(self.updates or self.notes or self.snapshot)
+        return bool(self.updates or self.notes or self.snapshot or self.gone)
 
 
 class Post:
@@ -73,8 +74,15 @@ class Post:
     # --- the trainer's side: never blocks --------------------------------------------------------------------
 
     def announce(self, table: EdgeTable, seen: Mapping[str, Stamp | None]) -> None:
-        """From now on expect and send updates by this table; `seen` are the newest stamps already absorbed."""
+        """From now on expect and send updates by this table; `seen` are the newest stamps already absorbed.
+
+        What the mailbox holds of neighbours that were in the table before, and are no more, is thrown away.
+        """
         with self._lock:
+            self._desk.gone = (self._desk.gone | self._edges()) - table.edges.keys()
+            for neighbour in self._desk.gone:
+                self._desk.updates.pop(neighbour, None)
+                self._arrived.pop(neighbour, None)
             self._table = table
             self._seen = dict(seen)
             self._desk.notes[NOTE_EDGES] = table.to_json()
@@ -108,6 +116,9 @@ class Post:
         with self._lock:
             self._desk.snapshot = snapshot
         self._ring()
+
+    def _edges(self) -> frozenset[str]:
+        return frozenset(self._table.edges if self._table is not None else ())
 
     def _ring(self) -> None:
         if self._loop is not None:
@@ -172,11 +183,19 @@ class Post:
     def _put_back(self, desk: _Desk) -> None:
         with self._lock:
             newer = self._desk
-            self._desk = _Desk(desk.updates | newer.updates, desk.notes | newer.notes, newer.snapshot or desk.snapshot)
+            self._desk = _Desk(
+                desk.updates | newer.updates,
+                desk.notes | newer.notes,
+                newer.snapshot or desk.snapshot,
+                (desk.gone | newer.gone) - self._edges(),
+            )
 
     async def _deliver(self, desk: _Desk) -> None:
         for name, text in desk.notes.items():
             await self._mailbox.write_note(name, text)
+        for neighbour in desk.gone:
+            for box in Box:
+                await self._mailbox.discard(box, neighbour)
         for update in desk.updates.values():
             header = dataclasses.replace(update.header, sent_at=self._wall_clock())
             slot = Slot(header.stamp, encode(Update(header, update.parts)))

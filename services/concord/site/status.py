@@ -9,8 +9,9 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """Where a site stands in its job."""
+    """Where a site stands in its job: `joining` while it waits to be a member, and to hear its neighbours."""
 
+    JOINING = "joining"
     TRAINING = "training"
     FINISHED = "finished"
 

@@ -1,4 +1,4 @@
-"""Delivers the outbox to all neighbours and fetches what they hold for us, as background tasks.
+"""Delivers the outbox to all neighbours and fetches what they hold for us, as background tasks, also while they change.
 
 Also notices when the mailbox was emptied (its server was restarted), which makes every lane start afresh.
 Must not know the web framework, nor what an update means.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from concord.crew import Crew
 from concord.errors import MailboxError, NotAllowed
@@ -42,11 +43,12 @@ class Courier:
         self._state = state
         self._settings = settings
         self._rng = rng
+        self._new_lane = partial(Lane, settings=settings, link=link, outbox=outbox, acceptance=acceptance, rng=rng)
+        self._crew: Crew | None = None
+        self._pushes: dict[str, asyncio.Task[None]] = {}
         self._pulls: dict[str, asyncio.Task[None]] = {}
-        self._lanes = {
-            route.neighbour: Lane(route, settings, link, outbox, acceptance, state.edges[route.neighbour], rng)
-            for route in routes
-        }
+        self._lanes: dict[str, Lane] = {}
+        self.reroute(routes)
 
     def heard(self, neighbour: str) -> None:
         """A request proven to come from `neighbour` was received."""
@@ -54,26 +56,44 @@ class Courier:
         if lane is not None:
             lane.hasten()
 
+    def reroute(self, routes: Sequence[EdgeRoute]) -> None:
+        """From now on these are the edges and the ways over them; what stays as it was is not disturbed."""
+        wanted = {route.neighbour: route for route in routes}
+        for neighbour in [name for name, lane in self._lanes.items() if wanted.get(name) != lane.route]:
+            del self._lanes[neighbour]
+            for tasks in (self._pushes, self._pulls):
+                _cancel(tasks.pop(neighbour, None))
+            if neighbour not in wanted:
+                self._state.edges.pop(neighbour, None)
+        for neighbour, route in wanted.items():
+            if neighbour not in self._lanes:
+                self._lanes[neighbour] = self._new_lane(route, traffic=self._state.edges[neighbour])
+                if self._crew is not None:
+                    self._start(self._crew, neighbour)
+
     async def run(self) -> None:
         """Deliver and fetch for ever."""
-        crew = Crew()
+        crew = self._crew = Crew()
         try:
             crew.add(self._outbox.keep_watch())
-            for lane in self._lanes.values():
-                if lane.pushes:
-                    crew.add(self._repeat(lane.push, lambda: True))
-            self._start_pulls(crew)
+            for neighbour in self._lanes:
+                self._start(crew, neighbour)
             crew.add(self._keep_mark(crew))
             await crew.watch()
         finally:
+            self._crew = None
             await crew.dismiss()
 
-    def _start_pulls(self, crew: Crew) -> None:
-        for neighbour, lane in self._lanes.items():
-            task = self._pulls.get(neighbour)
-            if task is not None:
-                task.cancel()  # it may be held at the neighbour for news of a life that is over
-            self._pulls[neighbour] = crew.add(self._repeat(lane.pull, lane.wants_pull))
+    def _start(self, crew: Crew, neighbour: str) -> None:
+        lane = self._lanes[neighbour]
+        if lane.route.push:
+            self._pushes[neighbour] = crew.add(self._repeat(lane.push, lambda: True))
+        self._start_pull(crew, neighbour)
+
+    def _start_pull(self, crew: Crew, neighbour: str) -> None:
+        lane = self._lanes[neighbour]
+        _cancel(self._pulls.get(neighbour))  # it may be held at the neighbour for news of a life that is over
+        self._pulls[neighbour] = crew.add(self._repeat(lane.pull, lane.wants_pull))
 
     async def _repeat(self, turn: Callable[[], Awaitable[None]], wanted: Callable[[], bool]) -> None:
         backoff = DecorrelatedJitter(self._settings.retry_base, 1.0, self._rng)
@@ -105,4 +125,10 @@ class Courier:
         for lane in self._lanes.values():
             lane.forget()
         self._outbox.forget()
-        self._start_pulls(crew)
+        for neighbour in self._lanes:
+            self._start_pull(crew, neighbour)
+
+
+def _cancel(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()

@@ -134,7 +134,7 @@ class Lane:
         rng: random.Random,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._route = route
+        self.route = route
         self._url = route.url or ""
         self._settings = settings
         self._link = link
@@ -172,14 +172,14 @@ class Lane:
     async def push(self) -> None:
         """Deliver the newest, once."""
         await self._ready(self._push_pause)
-        slot = await self._outbox.next(self._route.neighbour, lambda: self._delivered)
+        slot = await self._outbox.next(self.route.neighbour, lambda: self._delivered)
         if not self._circuit.allow(self._clock()):
             return
         started = self._try()
         if self._first_try is None:
             self._first_try = started
         self._traffic.bytes_out += len(slot.blob)
-        result = await self._ask(self._link.push(self._url, self._route.neighbour, slot), self._push_pause)
+        result = await self._ask(self._link.push(self._url, self.route.neighbour, slot), self._push_pause)
         if isinstance(result, Delivered):
             await self._note_delivery(slot, result.newest, started)
 
@@ -189,25 +189,20 @@ class Lane:
         self._traffic.sent += 1
         self._traffic.delivery.add(now - (self._first_try or started))
         self._first_try = None
-        self._push_pause.after_success(started, self._route.min_interval)
+        self._push_pause.after_success(started, self.route.min_interval)
         if newest > slot.stamp:
-            await self._outbox.heed(self._route.neighbour, newest)
+            await self._outbox.heed(self.route.neighbour, newest)
 
     # --- theirs to us ---------------------------------------------------------------------------------------
 
-    @property
-    def pushes(self) -> bool:
-        """Whether this site calls the neighbour to deliver."""
-        return self._route.push
-
     def wants_pull(self) -> bool:
         """Whether there is anything to fetch: always if the route says so, otherwise what we lost."""
-        return self._route.url is not None and (self._route.pull or self._recovering)
+        return self.route.url is not None and (self.route.pull or self._recovering)
 
     async def pull(self) -> None:
         """Fetch what the neighbour holds for us, once."""
         await self._ready(self._pull_pause)
-        limit = await self._acceptance.limit(self._route.neighbour)
+        limit = await self._acceptance.limit(self.route.neighbour)
         if not self._circuit.allow(self._clock()):
             return
         # A probe must be answered soon: the other way waits for it.
@@ -215,7 +210,7 @@ class Lane:
         wait = 0.0 if hurry else self._settings.pull_wait
         started = self._try()
         result = await self._ask(
-            self._link.pull(self._url, self._route.neighbour, self._held, wait, limit), self._pull_pause
+            self._link.pull(self._url, self.route.neighbour, self._held, wait, limit), self._pull_pause
         )
         if isinstance(result, Slot):
             await self._take(result)
@@ -225,9 +220,9 @@ class Lane:
 
     async def _take(self, slot: Slot) -> None:
         try:
-            receipt = await self._acceptance.accept(self._route.neighbour, slot.blob)
+            receipt = await self._acceptance.accept(self.route.neighbour, slot.blob)
         except UpdateRefused as refusal:
-            log.warning("what %s holds for us was refused: %s", self._route.neighbour, refusal)
+            log.warning("what %s holds for us was refused: %s", self.route.neighbour, refusal)
             self._pull_pause.after_refusal(self._clock())
             return
         self._held = receipt.newest
@@ -289,4 +284,4 @@ class Lane:
     def _note_failure(self, detail: str) -> None:
         self._traffic.failures += 1
         self._traffic.last_error = detail
-        log.debug("%s: %s", self._route.neighbour, detail)
+        log.debug("%s: %s", self.route.neighbour, detail)
