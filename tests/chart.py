@@ -79,6 +79,9 @@ class Release:
             elif one["kind"] in ("StatefulSet", "Deployment", "Job"):
                 template = one["spec"]["template"]
                 yield Pod(one, template["metadata"]["labels"], template["spec"])
+            elif one["kind"] == "CronJob":
+                template = one["spec"]["jobTemplate"]["spec"]["template"]
+                yield Pod(one, template["metadata"]["labels"], template["spec"])
 
     @property
     def job(self) -> str:

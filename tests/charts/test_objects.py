@@ -112,7 +112,7 @@ def test_no_two_objects_share_a_name(name: str) -> None:
 def test_names_fit_where_kubernetes_puts_them(name: str) -> None:
     for one in feature(name).objects:
         assert re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", one["metadata"]["name"])
-        assert len(one["metadata"]["name"]) <= (52 if one["kind"] in ("StatefulSet", "Job") else 63)
+        assert len(one["metadata"]["name"]) <= (52 if one["kind"] in ("StatefulSet", "Job", "CronJob") else 63)
         for value in one["metadata"]["labels"].values():
             assert re.fullmatch(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?", value)
 
@@ -145,13 +145,13 @@ def test_every_pod_meets_the_restricted_standard(name: str) -> None:
         assert context["readOnlyRootFilesystem"] is True
         assert context["capabilities"] == {"drop": ["ALL"]}
         assert not {"privileged", "procMount"} & context.keys()
-        assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert "tmp" in {mount["name"] for mount in container["volumeMounts"]}
 
 
 @every_feature
 def test_only_who_asks_the_kubernetes_api_has_a_token(name: str) -> None:
     for pod in pods_of(name):
-        asks = pod.component in ("fleet", "certificates")
+        asks = pod.component in ("fleet", "certificates", "renewal")
         assert pod.spec["automountServiceAccountToken"] is asks
         assert pod.spec["enableServiceLinks"] is False
         assert pod.spec["serviceAccountName"] in feature(name).names("ServiceAccount")
@@ -160,7 +160,7 @@ def test_only_who_asks_the_kubernetes_api_has_a_token(name: str) -> None:
 @every_feature
 def test_every_process_is_probed_in_three_ways(name: str) -> None:
     for pod, container in containers(name):
-        if pod.component in ("certificates", "test"):
+        if pod.component in ("certificates", "renewal", "test"):
             continue
         asked = {}
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
@@ -340,6 +340,7 @@ def test_roles_are_no_wider_than_their_work() -> None:
 @every_feature
 def test_hooks_come_in_an_order_that_works(name: str) -> None:
     hooks = [one for one in feature(name).objects if "helm.sh/hook" in one["metadata"].get("annotations", {})]
+    assert {"ServiceAccount", "Role", "RoleBinding", "Job"} <= {one["kind"] for one in hooks} or name not in ("default", "split")
     weights = {one["kind"]: int(one["metadata"]["annotations"].get("helm.sh/hook-weight", "0")) for one in hooks}
     if "Job" in weights:
         order = ["ServiceAccount", "Role", "RoleBinding", "Job"]
