@@ -340,8 +340,12 @@ def test_roles_are_no_wider_than_their_work() -> None:
 @every_feature
 def test_hooks_come_in_an_order_that_works(name: str) -> None:
     hooks = [one for one in feature(name).objects if "helm.sh/hook" in one["metadata"].get("annotations", {})]
-    assert {"ServiceAccount", "Role", "RoleBinding", "Job"} <= {one["kind"] for one in hooks} or name not in ("default", "split")
+    assert {"ServiceAccount", "Role", "RoleBinding", "Job"} <= {one["kind"] for one in hooks} or name not in (
+        "default",
+        "split",
+    )
     weights = {one["kind"]: int(one["metadata"]["annotations"].get("helm.sh/hook-weight", "0")) for one in hooks}
+    assert ("Job" in weights) is any(pod.component == "certificates" for pod in pods_of(name))
     if "Job" in weights:
         order = ["ServiceAccount", "Role", "RoleBinding", "Job"]
         assert [weights[kind] for kind in order] == sorted({weights[kind] for kind in order})
