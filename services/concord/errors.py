@@ -12,6 +12,7 @@ ConcordError
 ├── IdentityError            a request does not prove that it comes from the site it names
 ├── MailboxError             the site's own Redis cannot be reached, or refused a write
 ├── TransportError           a neighbour cannot be reached, or answered with something unexpected
+├── ClusterError             the Kubernetes API cannot be reached, or refused; carries the HTTP status
 ├── CheckpointError          no usable checkpoint, or one could not be written
 ├── SealError                a sealed blob is torn, truncated or altered
 └── InputError               a prediction request is wrong: says which field and what was expected
@@ -70,6 +71,10 @@ class RefusalReason(StrEnum):
     NOT_FINITE = "not_finite"
 
 
+NOT_ALLOWED = "not_allowed"
+"""The reason in an HTTP answer to a site that is no neighbour, or speaks for another."""
+
+
 class UpdateRefused(ConcordError):
     """A neighbour's update that must not reach the trainer."""
 
@@ -102,6 +107,14 @@ class MailboxError(ConcordError):
 
 class TransportError(ConcordError):
     """A neighbour cannot be reached, or answered with something unexpected."""
+
+
+class ClusterError(ConcordError):
+    """The Kubernetes API cannot be reached, or refused; `status` is its HTTP status, None if it gave no answer."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class CheckpointError(ConcordError):

@@ -17,8 +17,15 @@ PREFIX = "CONCORD_"
 MIN_SECRET_BYTES = 16
 """A shorter shared secret is refused: it could be guessed from one recorded request."""
 
-OTHER_VARIABLES = ("CONCORD_DATA", "CONCORD_JOB", "CONCORD_RUN_FILE")
-"""Variables that are not settings of a process: the data folder, the job file, and the run file of `up`."""
+FLEET_VARIABLES = tuple(
+    f"CONCORD_FLEET_{name}"
+    for name in ("FEDERATION", "NAMESPACE", "CONFIG_MAP", "LEASE", "DEGREE", "GRACE", "IDENTITY")
+)
+"""Settings of `concord fleet`, which `concord.fleet.settings` reads."""
+
+OTHER_VARIABLES = ("CONCORD_DATA", "CONCORD_JOB", "CONCORD_RUN_FILE", *FLEET_VARIABLES)
+"""Variables that are not settings of a site's process: the data folder, the job file, the run file of `up`, the
+fleet's."""
 
 
 @dataclass(frozen=True, slots=True)

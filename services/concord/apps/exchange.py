@@ -26,6 +26,7 @@ from concord.apps.reach import plan_routes
 from concord.apps.serve import Server, bind
 from concord.apps.serve import run as serve_process
 from concord.errors import (
+    NOT_ALLOWED,
     BodyTooLargeError,
     ConcordError,
     IdentityError,
@@ -72,7 +73,7 @@ REFUSAL_STATUS: Mapping[RefusalReason, int] = {
 }
 
 _ERROR_STATUS: tuple[tuple[type[ConcordError], int, str], ...] = (
-    (NotAllowed, 403, "not_allowed"),
+    (NotAllowed, 403, NOT_ALLOWED),
     (IdentityError, 401, "identity"),
     (InputError, 400, "request"),
     (MailboxError, 503, "unavailable"),
