@@ -18,6 +18,7 @@ from referencing import Registry, Resource
 
 from chart import CHART, FEATURES, NAMESPACE, Object, Pod, Release, feature, helm, matches
 from concord import settings
+from concord.settings import load_settings
 
 VERSIONS = [version for version in sorted({*published.all_versions()}) if 29 <= int(version.split(".")[1]) <= 36]
 FOREIGN_KINDS = {"Certificate", "Issuer"}
@@ -28,13 +29,8 @@ KNOWN_VARIABLES = {
     *settings.OTHER_VARIABLES,
     *("CONCORD_TLS_DIR", "CONCORD_EXCHANGE_PORT", "CONCORD_TOPOLOGY", "CONCORD_JOIN_TIMEOUT"),
 }
-FLEET_VARIABLES = {
-    *("CONCORD_HOST", "CONCORD_PORT"),
-    *(
-        f"CONCORD_FLEET_{name}"
-        for name in ("FEDERATION", "NAMESPACE", "CONFIG_MAP", "LEASE", "DEGREE", "GRACE", "IDENTITY")
-    ),
-}
+READ_HERE = {f"CONCORD_{name.upper()}" for name in settings._READERS} - {"CONCORD_SECRET_FILE"}
+FLEET_VARIABLES = {"CONCORD_HOST", "CONCORD_PORT", *settings.FLEET_VARIABLES}
 
 every_feature = pytest.mark.parametrize("name", FEATURES)
 
@@ -227,6 +223,11 @@ def test_variables_are_settings_that_the_processes_know(name: str) -> None:
         assert len(given) == len(set(given)), f"{pod.name}: a variable is given twice"
         ours = {variable for variable in given if variable.startswith("CONCORD_")}
         assert ours <= (FLEET_VARIABLES if pod.component == "fleet" else KNOWN_VARIABLES)
+        if pod.component != "fleet":
+            values = {variable["name"]: variable.get("value", "") for variable in container.get("env", [])}
+            # A file that is not here cannot be read; the other values must be such as the settings take.
+            texts = {key: value for key, value in values.items() if key in READ_HERE and "$(" not in value and value}
+            load_settings({}, texts)
         # What $(NAME) stands for must come before it.
         for place, variable in enumerate(container.get("env", [])):
             for used in re.findall(r"\$\((\w+)\)", variable.get("value", "")):

@@ -42,7 +42,7 @@ def main() -> None:
     deadline = time.monotonic() + plan.patience
     if plan.receiver is not None:
         update = check_pull(plan, plan.sender, plan.receiver, deadline)
-        check_push(plan, plan.sender, plan.receiver, update)
+        check_push(plan, plan.sender, plan.receiver, update, deadline)
     check_refusals(plan, plan.receiver or plan.sender)
     for site, url in plan.rest.items():
         check_predictions(site, url, deadline)
@@ -53,16 +53,16 @@ def check_pull(plan: Plan, sender: str, receiver: str, deadline: float) -> bytes
     """The newest update that `sender` holds for `receiver`."""
     with caller(plan, receiver, audience=sender) as client:
         url = f"{plan.doors[sender]}/v1/outbox/{receiver}"
-        answer = until(lambda: client.get(url, params={"wait": "10"}), 200, deadline)
+        answer = until(lambda: client.get(url, params={"wait": "10"}), (200,), deadline)
     say(f"{receiver} took an update of {len(answer.content)} bytes, {answer.headers['etag']}, from {sender}")
     return answer.content
 
 
-def check_push(plan: Plan, sender: str, receiver: str, update: bytes) -> None:
+def check_push(plan: Plan, sender: str, receiver: str, update: bytes, deadline: float) -> None:
     """The receiver takes it in, or knows it already."""
     with caller(plan, sender, audience=receiver) as client:
-        answer = client.put(f"{plan.doors[receiver]}/v1/inbox/{sender}", content=update)
-    expect(answer.status_code in (200, 204), f"{receiver} answered {sender}'s update with {told(answer)}")
+        url = f"{plan.doors[receiver]}/v1/inbox/{sender}"
+        answer = until(lambda: client.put(url, content=update), (200, 204), deadline)
     say(f"{receiver} {'stored' if answer.status_code == 204 else 'knew'} it when {sender} gave it ({told(answer)})")
 
 
@@ -91,7 +91,7 @@ def check_no_certificate(plan: Plan, door: str) -> None:
 
 def check_predictions(site: str, url: str, deadline: float) -> None:
     """A prediction for one row of zeros, in both forms of the REST interface."""
-    model = until(lambda: httpx.get(f"{url}/v1/models", timeout=10), 200, deadline, when=lambda a: a.json()["models"])
+    model = until(lambda: httpx.get(f"{url}/v1/models", timeout=10), (200,), deadline, when=lambda a: a.json()["models"])
     served = model.json()["models"][0]
     row = [0.0] * math.prod(served["input_shape"])
     plain = httpx.post(f"{url}/v1/predict", json={"inputs": [row]}, timeout=30)
@@ -136,21 +136,21 @@ def trust(site: str) -> ssl.SSLContext:
 
 def until(
     ask: Callable[[], httpx.Response],
-    status: int,
+    statuses: tuple[int, ...],
     deadline: float,
     when: Callable[[httpx.Response], object] = bool,
 ) -> httpx.Response:
-    """The first answer of that status for which `when` holds; SystemExit if there is none in time."""
+    """The first answer with one of the `statuses` for which `when` holds; SystemExit if there is none in time."""
     while True:
         try:
             answer = ask()
             seen = told(answer)
-            if answer.status_code == status and when(answer):
+            if answer.status_code in statuses and when(answer):
                 return answer
         except httpx.TransportError as error:
             seen = repr(error)
         if time.monotonic() > deadline:
-            raise SystemExit(f"no answer {status} in time; the last was {seen}")
+            raise SystemExit(f"no answer {statuses} in time; the last was {seen}")
         time.sleep(PAUSE)
 
 
