@@ -35,6 +35,7 @@ from chart import CHART, helm, refusal, settings
         ({"sites": ["a", "a-exchange"]}, "a and a-exchange would share an object's name"),
         ({"sites": ["b"], "peers": {"B": {"reach": "outbound"}}}, "B and b are one name in lower case"),
         ({"peers": {"n2": {"reach": "outbound"}}}, "n2 is also one of this release's sites"),
+        ({"sites": ["a"], "peers": {"b": None}}, "/peers/b"),
         ({"sites": ["a" * 50]}, "has 58 characters; 52 are possible"),
         ({"sites": ["a" * 40], "layout": "split"}, "has 56 characters; 52 are possible"),
         (

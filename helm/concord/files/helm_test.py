@@ -91,8 +91,10 @@ def check_no_certificate(plan: Plan, door: str) -> None:
 
 def check_predictions(site: str, url: str, deadline: float) -> None:
     """A prediction for one row of zeros, in both forms of the REST interface."""
-    model = until(lambda: httpx.get(f"{url}/v1/models", timeout=10), (200,), deadline, when=lambda a: a.json()["models"])
-    served = model.json()["models"][0]
+    listed = until(
+        lambda: httpx.get(f"{url}/v1/models", timeout=10), (200,), deadline, when=lambda answer: answer.json()["models"]
+    )
+    served = listed.json()["models"][0]
     row = [0.0] * math.prod(served["input_shape"])
     plain = httpx.post(f"{url}/v1/predict", json={"inputs": [row]}, timeout=30)
     expect(plain.status_code == 200, f"{site} answered /v1/predict with {told(plain)}")
