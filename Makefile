@@ -10,6 +10,7 @@ ARGS   ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install demo figure1 figure2 paper test check lint type arch e2e bench peers clean
+.PHONY: kind-up kind-demo kind-down chart-docs rendered
 
 help:  ## List the verbs.
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +53,31 @@ bench: $(VENV)/dev.stamp  ## Measure, print medians with the machine's load, and
 
 peers: $(VENV)/dev.stamp  ## The same work in Flower and here, in turn; installs both into out/peers (2.8 GB).
 	$(BIN)/python -m benchmarks.peers $(ARGS)
+
+# helm as it is installed, or else fetched once into out/tools.
+HELM ?= $(shell $(PYTHON) -m tools.get_helm)
+KIND ?= kind
+KUBECTL ?= kubectl
+NAMESPACE := concord
+
+kind-up:  ## Create a cluster of four nodes on this machine; needs Docker and kind.
+	$(KIND) create cluster --config k8s/kind/cluster.yaml --wait 3m
+
+kind-demo: image  ## Install eight sites in it, wait until they are ready, and test them.
+	$(KIND) load docker-image concord:dev --name concord
+	$(KUBECTL) apply -k k8s/overlays/kind
+	$(HELM) upgrade --install concord helm/concord --namespace $(NAMESPACE) \
+	  --values k8s/overlays/kind/values.yaml --wait --timeout 10m $(ARGS)
+	$(HELM) test concord --namespace $(NAMESPACE) --logs
+
+kind-down:  ## Remove it.
+	$(KIND) delete cluster --name concord
+
+chart-docs: $(VENV)/dev.stamp  ## Make the table of values in helm/concord/README.md anew.
+	$(BIN)/python -m tools.chart_docs
+
+rendered: $(VENV)/dev.stamp  ## Make the manifests in k8s/rendered anew.
+	$(BIN)/python -m tools.render_manifests
 
 clean:  ## Remove everything that the other verbs made, .venv included.
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
