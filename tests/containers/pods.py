@@ -1,0 +1,115 @@
+"""Sites as a cluster runs them: a group of containers that share a network address, with nothing they do not need."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from engine import Engine
+
+from concord.job import Job, load_job
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits.yaml"
+HARDENED = (
+    "--read-only",
+    *("--tmpfs", "/tmp:rw,noexec,nosuid,nodev,size=16m"),
+    *("--cap-drop", "ALL"),
+    *("--security-opt", "no-new-privileges"),
+    *("--pids-limit", "128"),
+)
+SITE_MEMORY, REDIS_MEMORY = "512m", "64m"
+PATIENCE = 240.0
+"""Seconds until something that must happen has not happened."""
+
+
+class Pod:
+    """One site: a container that holds the address, as the pause container of a pod does, a Redis and the site.
+
+    `site` and `redis` are the names of the containers, to be killed and started again.
+    """
+
+    def __init__(self, engine: Engine, image: str, network: str, name: str, environment: dict[str, str]) -> None:
+        self._engine, self._image = engine, image
+        self._prefix = f"concord-{engine.run}-{name.lower()}"
+        password = secrets.token_hex(16)
+        self._holder = engine.start(
+            f"{self._prefix}-address",
+            *("--network", network, "--network-alias", name.lower(), "--publish", "127.0.0.1::8080"),
+            *(*HARDENED, "--memory", "32m", "--entrypoint", "sleep", image, "infinity"),
+        )
+        self.redis = self._join(
+            "redis",
+            "redis",
+            *("--memory", REDIS_MEMORY, "--env", f"REDIS_PASSWORD={password}", image),
+            *("redis", "--dir", "/var/lib/concord/redis", "--max-memory", "48000000"),
+        )
+        self._environment = environment | {
+            "CONCORD_JOB": "/etc/concord/job.yaml",
+            "CONCORD_SITE": name,
+            "CONCORD_REDIS_URL": f"redis://:{password}@127.0.0.1:6379/0",
+        }
+        self.site = f"{self._prefix}-site"
+        self.url = f"http://{engine.call('port', self._holder, '8080/tcp').splitlines()[0]}"
+
+    def start_site(self, *overrides: str) -> None:
+        """Start the site's process, with changes to the job if there are any."""
+        variables = [word for pair in self._environment.items() for word in ("--env", "=".join(pair))]
+        changes = [word for change in overrides for word in ("--set", change)]
+        job = ("--volume", f"{DIGITS}:/etc/concord/job.yaml:ro")
+        self._join("site", "state", "--memory", SITE_MEMORY, *variables, *job, self._image, "site", *changes)
+
+    def checkpoints(self) -> list[str]:
+        """The names of the site's checkpoints, oldest first."""
+        mount = ("--volume", f"{self._prefix}-state:/state:ro")
+        listed = self._engine.once(*HARDENED, *mount, "--entrypoint", "ls", self._image, "/state")
+        return [name for name in listed.split() if name.startswith("checkpoint-")]
+
+    def last_words(self) -> str:
+        """The end of what the two containers logged."""
+        return "\n".join(self._engine.call("logs", "--tail", "15", name) for name in (self.site, self.redis))
+
+    def _join(self, process: str, folder: str, *arguments: str) -> str:
+        """Start a container at this pod's address, with a volume of its own for what it keeps."""
+        volume = self._engine.create("volume", f"{self._prefix}-{folder}")
+        mount = ("--volume", f"{volume}:/var/lib/concord/{folder}")
+        return self._engine.start(
+            f"{self._prefix}-{process}", "--network", f"container:{self._holder}", *HARDENED, *mount, *arguments
+        )
+
+
+class Pods:
+    """The sites of the digits example in a network of their own, or only those asked for."""
+
+    def __init__(self, engine: Engine, image: str, only: int | None = None) -> None:
+        self.job: Job = load_job(DIGITS)
+        network = engine.create("network", f"concord-{engine.run}")
+        names = self.job.site_names[:only]
+        common = {
+            "CONCORD_SECRET": secrets.token_hex(32),
+            "CONCORD_PEERS": ",".join(f"{name}=http://{name.lower()}:8080" for name in self.job.site_names),
+        }
+        self.pods = {name: Pod(engine, image, network, name, common) for name in names}
+
+    def start(self, *overrides: str) -> None:
+        """Start every site's process, with changes to the job if there are any."""
+        for pod in self.pods.values():
+            pod.start_site(*overrides)
+
+    def __getitem__(self, name: str) -> Pod:
+        return self.pods[name]
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Where each site answers."""
+        return {name: pod.url for name, pod in self.pods.items()}
+
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Return once `condition` holds; AssertionError with the last words of every site if it never does."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, "\n".join(
+                [f"not seen: {what}", *(f"{name}: {pod.last_words()}" for name, pod in self.pods.items())]
+            )
+            time.sleep(0.1)
