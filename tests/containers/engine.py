@@ -48,10 +48,13 @@ class Engine:
         """Make a network or a volume; its name."""
         return self.call(kind, "create", "--label", self._label, name)
 
-    def start(self, name: str, *arguments: str) -> str:
-        """Start a container in the background; its name."""
-        self.call("run", "--detach", "--label", self._label, "--name", name, *arguments)
-        return name
+    def start(self, *arguments: str) -> None:
+        """Start a container in the background."""
+        self.call("run", "--detach", "--label", self._label, *arguments)
+
+    def make(self, *arguments: str) -> None:
+        """Make a container, to be started later."""
+        self.call("create", "--label", self._label, *arguments)
 
     def once(self, *arguments: str) -> str:
         """Run a container to its end; what it printed. EngineError if it failed."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from engine import Engine
 
-from concord.job import Job, load_job
+from concord.job import load_job
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.yaml"
 HARDENED = (
@@ -19,7 +19,6 @@ HARDENED = (
     *("--security-opt", "no-new-privileges"),
     *("--pids-limit", "128"),
 )
-SITE_MEMORY, REDIS_MEMORY = "512m", "64m"
 PATIENCE = 240.0
 """Seconds until something that must happen has not happened."""
 
@@ -30,35 +29,42 @@ class Pod:
     `site` and `redis` are the names of the containers, to be killed and started again.
     """
 
-    def __init__(self, engine: Engine, image: str, network: str, name: str, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        image: str,
+        network: str,
+        name: str,
+        environment: Mapping[str, str],
+        changes: Sequence[str],
+    ) -> None:
         self._engine, self._image = engine, image
         self._prefix = f"concord-{engine.run}-{name.lower()}"
         password = secrets.token_hex(16)
-        self._holder = engine.start(
-            f"{self._prefix}-address",
-            *("--network", network, "--network-alias", name.lower(), "--publish", "127.0.0.1::8080"),
-            *(*HARDENED, "--memory", "32m", "--entrypoint", "sleep", image, "infinity"),
+        self._holder = f"{self._prefix}-address"
+        engine.start(
+            *("--name", self._holder, "--network", network, "--network-alias", name.lower()),
+            *("--publish", "127.0.0.1::8080", *HARDENED, "--memory", "32m", "--entrypoint", "sleep", image, "infinity"),
         )
-        self.redis = self._join(
-            "redis",
-            "redis",
-            *("--memory", REDIS_MEMORY, "--env", f"REDIS_PASSWORD={password}", image),
-            *("redis", "--dir", "/var/lib/concord/redis", "--max-memory", "48000000"),
+        self.url = f"http://{engine.call('port', self._holder, '8080/tcp').splitlines()[0]}"
+        self.redis = f"{self._prefix}-redis"
+        engine.start(
+            *("--name", self.redis, *self._place("redis"), "--memory", "64m", "--env", f"REDIS_PASSWORD={password}"),
+            *(image, "redis", "--dir", "/var/lib/concord/redis", "--max-memory", "48000000"),
         )
-        self._environment = environment | {
+        variables = {
+            **environment,
             "CONCORD_JOB": "/etc/concord/job.yaml",
             "CONCORD_SITE": name,
             "CONCORD_REDIS_URL": f"redis://:{password}@127.0.0.1:6379/0",
         }
         self.site = f"{self._prefix}-site"
-        self.url = f"http://{engine.call('port', self._holder, '8080/tcp').splitlines()[0]}"
-
-    def start_site(self, *overrides: str) -> None:
-        """Start the site's process, with changes to the job if there are any."""
-        variables = [word for pair in self._environment.items() for word in ("--env", "=".join(pair))]
-        changes = [word for change in overrides for word in ("--set", change)]
-        job = ("--volume", f"{DIGITS}:/etc/concord/job.yaml:ro")
-        self._join("site", "state", "--memory", SITE_MEMORY, *variables, *job, self._image, "site", *changes)
+        engine.make(
+            *("--name", self.site, *self._place("state"), "--memory", "512m"),
+            *("--volume", f"{DIGITS}:/etc/concord/job.yaml:ro"),
+            *(word for pair in variables.items() for word in ("--env", "=".join(pair))),
+            *(image, "site", *(word for change in changes for word in ("--set", change))),
+        )
 
     def checkpoints(self) -> list[str]:
         """The names of the site's checkpoints, oldest first."""
@@ -70,32 +76,32 @@ class Pod:
         """The end of what the two containers logged."""
         return "\n".join(self._engine.call("logs", "--tail", "15", name) for name in (self.site, self.redis))
 
-    def _join(self, process: str, folder: str, *arguments: str) -> str:
-        """Start a container at this pod's address, with a volume of its own for what it keeps."""
+    def _place(self, folder: str) -> tuple[str, ...]:
+        """Options of a container at this pod's address, with a volume of its own for what it keeps."""
         volume = self._engine.create("volume", f"{self._prefix}-{folder}")
         mount = ("--volume", f"{volume}:/var/lib/concord/{folder}")
-        return self._engine.start(
-            f"{self._prefix}-{process}", "--network", f"container:{self._holder}", *HARDENED, *mount, *arguments
-        )
+        return ("--network", f"container:{self._holder}", *HARDENED, *mount)
 
 
 class Pods:
-    """The sites of the digits example in a network of their own, or only those asked for."""
+    """The sites of the digits example, or the first few of them, in a network of their own; `start` lets them train.
 
-    def __init__(self, engine: Engine, image: str, only: int | None = None) -> None:
-        self.job: Job = load_job(DIGITS)
+    `changes` are made to the job, as `--set` has them.
+    """
+
+    def __init__(self, engine: Engine, image: str, *changes: str, only: int | None = None) -> None:
+        names = load_job(DIGITS).site_names
         network = engine.create("network", f"concord-{engine.run}")
-        names = self.job.site_names[:only]
         common = {
             "CONCORD_SECRET": secrets.token_hex(32),
-            "CONCORD_PEERS": ",".join(f"{name}=http://{name.lower()}:8080" for name in self.job.site_names),
+            "CONCORD_PEERS": ",".join(f"{name}=http://{name.lower()}:8080" for name in names),
         }
-        self.pods = {name: Pod(engine, image, network, name, common) for name in names}
+        self._engine = engine
+        self.pods = {name: Pod(engine, image, network, name, common, changes) for name in names[:only]}
 
-    def start(self, *overrides: str) -> None:
-        """Start every site's process, with changes to the job if there are any."""
-        for pod in self.pods.values():
-            pod.start_site(*overrides)
+    def start(self) -> None:
+        """Start every site's process, at about the same time."""
+        self._engine.call("start", *(pod.site for pod in self.pods.values()))
 
     def __getitem__(self, name: str) -> Pod:
         return self.pods[name]

@@ -16,12 +16,13 @@ MOST_BYTES = 1_200_000_000
 
 COMPILED = """
 import sys
+from os.path import exists
 from concord.apps import exchange, inference, trainer, warm
 from sklearn.datasets import load_digits
 load_digits()
-cached = {name: getattr(module.__spec__, "cached", None) for name, module in sys.modules.items()}
-from os.path import exists
-print(len(cached), *sorted(name for name, path in cached.items() if path and not exists(path)))
+specs = {name: getattr(module, "__spec__", None) for name, module in list(sys.modules.items())}
+cached = {name: spec.cached for name, spec in specs.items() if spec and spec.cached}
+print(len(cached), *sorted(name for name, path in cached.items() if not exists(path)))
 """
 
 pytestmark = pytest.mark.timeout(2400)  # the first test waits for the image to be built
