@@ -19,7 +19,7 @@ HARDENED = (
     *("--security-opt", "no-new-privileges"),
     *("--pids-limit", "128"),
 )
-PATIENCE = 240.0
+PATIENCE = 400.0
 """Seconds until something that must happen has not happened."""
 
 

@@ -15,9 +15,10 @@ from concord.cli.watch import FleetWatch
 POOLED = 98.9
 """Accuracy in % of one model trained on all the digits in one place: README.md, what to rely on."""
 
-ROUNDS = 1000
-"""More than the example's 300: where processors are few, sites start half a minute apart, and those that begin first
-would be done before the last have begun."""
+ROUNDS, PACE = 1000, 0.1
+"""More rounds, further apart (s), than the example's 300: where processors are few, sites start many seconds apart, and
+those that begin first must neither be done before the last begin nor take the processors from them."""
+EIGHT = (f"training.rounds={ROUNDS}", f"training.pace={PACE}")
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -42,7 +43,7 @@ def check_result(watch: FleetWatch, report: list[str], what: str) -> None:
 
 
 def test_eight_sites_converge_to_what_pooled_data_would_give(engine: Engine, image: str, report: list[str]) -> None:
-    sites = Pods(engine, image, f"training.rounds={ROUNDS}")
+    sites = Pods(engine, image, *EIGHT)
     with FleetWatch(sites.urls) as watch:
         sites.start()
         sites.wait_until(lambda: watch.finished, "all sites finished")
@@ -56,7 +57,7 @@ def test_eight_sites_converge_to_what_pooled_data_would_give(engine: Engine, ima
 def test_a_site_and_a_redis_that_are_killed_come_back_and_change_nothing(
     engine: Engine, image: str, report: list[str]
 ) -> None:
-    sites = Pods(engine, image, f"training.rounds={ROUNDS}")
+    sites = Pods(engine, image, *EIGHT)
     with FleetWatch(sites.urls) as watch:
         sites.start()
         sites.wait_until(lambda: rounds_of(watch, "N3") >= 60, "N3 in round 60")
