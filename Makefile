@@ -14,7 +14,7 @@ IMAGE_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo figure1 figure2 paper test check lint type arch bench peers image test-containers clean
+.PHONY: help install demo figure1 figure2 paper test check lint type arch e2e bench peers image test-containers clean
 
 help:  ## List the verbs.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ type: $(VENV)/dev.stamp  ## Check the types (mypy, strict).
 
 arch: $(VENV)/dev.stamp  ## Check who imports whom (import-linter).
 	$(BIN)/lint-imports
+
+e2e: $(VENV)/dev.stamp  ## Test in the Kubernetes cluster that KUBECONFIG names, in a namespace of its own.
+	@test -n "$$KUBECONFIG" || { echo "set KUBECONFIG to the cluster to test in"; exit 1; }
+	CONCORD_E2E=1 $(BIN)/python -m pytest tests/e2e $(ARGS)
 
 bench: $(VENV)/dev.stamp  ## Measure, print medians with the machine's load, and write out/bench.json.
 	$(BIN)/python -m benchmarks $(ARGS)

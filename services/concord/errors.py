@@ -3,6 +3,7 @@
 ConcordError
 ├── JobError                 the job file or a setting is wrong: says which key and what would be right
 │   ├── TopologyError        not connected, not symmetric, unknown site, impossible degree
+│   ├── CertificateError     a certificate, key or CA cannot be used: says which file and what would be right
 │   ├── SplitError           the data cannot be dealt out to the sites as asked
 │   └── TaskError            the model or the data cannot be built, or cannot be trained
 ├── EnvironmentProblem       the machine is not as needed: port in use, no Redis server, no space
@@ -12,6 +13,7 @@ ConcordError
 ├── IdentityError            a request does not prove that it comes from the site it names
 ├── MailboxError             the site's own Redis cannot be reached, or refused a write
 ├── TransportError           a neighbour cannot be reached, or answered with something unexpected
+├── ClusterError             the Kubernetes API cannot be reached, or refused; carries the HTTP status
 ├── CheckpointError          no usable checkpoint, or one could not be written
 ├── SealError                a sealed blob is torn, truncated or altered
 └── InputError               a prediction request is wrong: says which field and what was expected
@@ -36,6 +38,10 @@ class JobError(ConcordError):
 
 class TopologyError(JobError):
     """The graph of sites cannot be used."""
+
+
+class CertificateError(JobError):
+    """A certificate, a key or a CA that a setting points at cannot be used."""
 
 
 class SplitError(JobError):
@@ -70,6 +76,10 @@ class RefusalReason(StrEnum):
     NOT_FINITE = "not_finite"
 
 
+NOT_ALLOWED = "not_allowed"
+"""The reason in an HTTP answer to a site that is no neighbour, or speaks for another."""
+
+
 class UpdateRefused(ConcordError):
     """A neighbour's update that must not reach the trainer."""
 
@@ -102,6 +112,14 @@ class MailboxError(ConcordError):
 
 class TransportError(ConcordError):
     """A neighbour cannot be reached, or answered with something unexpected."""
+
+
+class ClusterError(ConcordError):
+    """The Kubernetes API cannot be reached, or refused; `status` is its HTTP status, None if it gave no answer."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class CheckpointError(ConcordError):

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from engine import Engine, EngineError
+
+from container_engine import Engine, EngineError
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = os.environ.get("DOCKER", "docker")

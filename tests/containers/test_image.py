@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from engine import Engine, EngineError
-from pods import HARDENED
+
+from container_engine import Engine, EngineError
+from container_pods import HARDENED
 
 ROOT = Path(__file__).parents[2]
 MOST_BYTES = 1_200_000_000

@@ -7,10 +7,10 @@ from statistics import mean
 
 import httpx
 import pytest
-from engine import Engine
-from pods import Pods
 
 from concord.cli.watch import FleetWatch
+from container_engine import Engine
+from container_pods import Pods
 
 POOLED = 98.9
 """Accuracy in % of one model trained on all the digits in one place: README.md, what to rely on."""

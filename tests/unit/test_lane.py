@@ -212,17 +212,33 @@ async def test_a_busy_neighbour_is_given_the_time_it_asks_for(bench: Bench) -> N
 
 
 async def test_a_refusal_is_counted_and_retried_slowly_even_if_heard_of(bench: Bench) -> None:
-    bench.neighbour.answers = [Refusal(409, "epoch", "edge epoch is 1; 2 is right")] * 10
+    bench.neighbour.answers = [Refusal(409, "fingerprint", "the model is another")] * 10
     await bench.publish(1)
     await bench.push()
-    assert bench.traffic.rejected == {"epoch": 1}
-    assert "409 epoch" in (bench.traffic.last_error or "")
+    assert bench.traffic.rejected == {"fingerprint": 1}
+    assert "409 fingerprint" in (bench.traffic.last_error or "")
     assert await bench.is_held_back(after=0.9)
     bench.clock.now += 0.05
     bench.lane.hasten()
     assert await bench.is_held_back(after=0.0)
     assert not await bench.is_held_back(after=30.0)
     assert bench.traffic.circuit is CircuitState.CLOSED
+
+
+@pytest.mark.parametrize(("status", "reason"), [(403, "not_allowed"), (409, "epoch"), (409, "terms")])
+async def test_an_edge_of_which_the_other_end_has_not_heard_yet_is_tried_soon(
+    bench: Bench, status: int, reason: str
+) -> None:
+    bench.neighbour.answers = [Refusal(status, reason, "no such edge")] * 20
+    await bench.publish(1)
+    for _ in range(8):
+        await bench.push()
+        bench.clock.now += 5.0
+        assert not await bench.is_held_back(after=0.0)
+    await bench.push()
+    bench.clock.now += 1.0
+    bench.lane.hasten()
+    assert not await bench.is_held_back(after=0.0)
 
 
 async def test_pushes_keep_the_least_interval() -> None:

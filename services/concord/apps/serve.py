@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
 import uvloop
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from concord.apps.background import Background, Ready
 from concord.errors import EnvironmentProblem
@@ -25,8 +27,11 @@ _KEEP_ALIVE = 75
 """Seconds an idle connection stays open: longer than our clients keep it, or they would use a closed one."""
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. EnvironmentProblem if the address cannot be had."""
+def bind(host: str, port: int, flag: str = "--port") -> socket.socket:
+    """A listening socket; port 0 takes a free one. EnvironmentProblem if the address cannot be had.
+
+    The port can be chosen with `flag`, which the error says.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
@@ -35,25 +40,33 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         detail = error.strerror or str(error)
         raise EnvironmentProblem(
-            f"cannot listen on {host} port {port}: {detail}; choose another with --port, or stop what uses it"
+            f"cannot listen on {host} port {port}: {detail}; choose another with {flag}, or stop what uses it"
         ) from error
 
 
 class Server:
     """An app on a bound socket. `grace` is how many seconds requests have to end once it is told to stop.
 
-    `on_stop` is called first of all then: it should let go of requests that are held open on purpose.
+    `on_stop` is called first of all then: it should let go of requests that are held open on purpose. With `tls` it
+    speaks nothing else; `protocol` then is who reads the connections.
     """
 
     def __init__(
-        self, app: FastAPI, listener: socket.socket, on_stop: Callable[[], None] | None = None, grace: int = 3
+        self,
+        app: FastAPI,
+        listener: socket.socket,
+        on_stop: Callable[[], None] | None = None,
+        grace: int = 3,
+        tls: ssl.SSLContext | None = None,
+        protocol: type[HttpToolsProtocol] = HttpToolsProtocol,
     ) -> None:
         host, self.port = listener.getsockname()[:2]
-        self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        scheme = "http" if tls is None else "https"
+        self.url = f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
         self._listener = listener
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=protocol,
             ws="none",
             lifespan="on",
             log_config=None,
@@ -63,6 +76,8 @@ class Server:
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=grace,
         )
+        config.load()
+        config.ssl = tls  # uvicorn would make a context of its own, from files, once
         self._uvicorn = _Uvicorn(config, on_stop or _nothing)
 
     async def serve(self) -> None:
@@ -77,6 +92,11 @@ class Server:
     def stop(self) -> None:
         """End `serve` soon, letting requests finish. From another thread use `call_soon_threadsafe`."""
         self._uvicorn.leave.set()
+
+    def part(self) -> None:
+        """Close every connection as soon as no request is under way on it; callers come back over new ones."""
+        for connection in list(self._uvicorn.server_state.connections):
+            connection.shutdown()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

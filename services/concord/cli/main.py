@@ -20,6 +20,8 @@ COMMANDS = {
     "predict": ("predict",),
     "processes": ("trainer", "exchange", "inference", "site"),
     "redis_server": ("redis",),
+    "fleet": ("fleet",),
+    "certs": ("certs",),
     "up": ("up",),
     "simulate": ("simulate",),
     "figure": ("figure",),

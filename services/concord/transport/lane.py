@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from concord.errors import JobError, TransportError, UpdateRefused
+from concord.errors import NOT_ALLOWED, JobError, RefusalReason, TransportError, UpdateRefused
 from concord.site.ports import Slot
 from concord.transport.acceptance import Acceptance
 from concord.transport.backoff import DecorrelatedJitter
@@ -67,6 +67,10 @@ class CourierSettings:
     mark_interval: float = 1.0
 
 
+_SETTLED_BY_MEMBERSHIP = frozenset({NOT_ALLOWED, RefusalReason.EPOCH.value, RefusalReason.TERMS.value})
+"""Refusals that end by themselves: the two ends do not learn of a changed edge at the same time."""
+_DISPUTE_CAP = 5.0
+"""Seconds between two tries meanwhile, at most."""
 _HASTE = 1.0
 """Signs of life from a neighbour cut waits short only if the last attempt is this many seconds ago."""
 
@@ -106,6 +110,9 @@ class _Pause:
 
     def after_refusal(self, now: float) -> None:
         self._set(now + self._refused.next(), firm=True)
+
+    def after_dispute(self, now: float) -> None:
+        self._set(now + min(self._refused.next(), _DISPUTE_CAP), firm=False)
 
     def hasten(self, now: float) -> None:
         if not self._firm:
@@ -276,7 +283,8 @@ class Lane:
         if isinstance(result, Refusal):
             self._traffic.rejected[result.reason] += 1
             self._note_failure(f"{result.status} {result.reason}: {result.detail}")
-            pause.after_refusal(self._clock())
+            settles = result.reason in _SETTLED_BY_MEMBERSHIP
+            (pause.after_dispute if settles else pause.after_refusal)(self._clock())
         elif isinstance(result, Busy):
             self._note_failure(f"{result.status}: {result.detail}")
             pause.after_failure(self._clock(), result.retry_after)

@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from engine import Engine
-
 from concord.job import load_job
+from container_engine import Engine
 
-DIGITS = Path(__file__).parents[2] / "examples" / "digits.yaml"
+DIGITS = Path(__file__).parents[1] / "examples" / "digits.yaml"
 HARDENED = (
     "--read-only",
-    *("--tmpfs", "/tmp:rw,noexec,nosuid,nodev,size=16m"),
+    *("--tmpfs", "/tmp:rw,noexec,nosuid,nodev,size=16m"),  # noqa: S108 - a path of the container
     *("--cap-drop", "ALL"),
     *("--security-opt", "no-new-privileges"),
     *("--pids-limit", "128"),
