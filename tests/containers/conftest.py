@@ -57,9 +57,9 @@ def report(request: pytest.FixtureRequest) -> list[str]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Show what the tests measured."""
-    terminalreporter.section("measured")
-    for line in config.stash.get(_report, []):
-        terminalreporter.write_line(line)
+    if lines := config.stash.get(_report, []):
+        terminalreporter.section("measured")
+        terminalreporter.write("\n".join([*lines, ""]))
 
 
 def _default_base() -> str:
