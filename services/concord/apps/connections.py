@@ -84,6 +84,11 @@ class Entrance:
     def __len__(self) -> int:
         return len(self._places)
 
+    @property
+    def at_work(self) -> int:
+        """Connections with a request whose head has come, and whose answer is not out."""
+        return sum(place.waiting_since is None for place in self._places)
+
     async def accept(self, listener: socket.socket, new: Callable[[], GuardedProtocol]) -> None:
         """Let in over TLS who comes to a listening socket, for ever.
 
@@ -386,8 +391,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._cut_off("long")
 
     def _cut_off(self, why: str) -> None:
-        self._entrance.turned_away[why] += 1
-        self.transport.abort()
+        if not self.transport.is_closing():
+            self._entrance.turned_away[why] += 1
+            self.transport.abort()
 
     def _watch(self, *, anew: bool = False) -> None:
         if self._alarm is not None and anew:
