@@ -59,6 +59,7 @@ from concord.transport.tls import LOOK_INTERVAL, SiteTls
 from concord.transport.traffic import ExchangeState
 from concord.wire.codec import Expectation
 from concord.wire.messages import Stamp
+from concord.wire.sanity import FACTOR
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,8 @@ class ExchangeSettings:
 
     `routes` say how its neighbours are reached, `reroutes` gives what they are later on. `tls` is how HTTPS ones are
     trusted (None: as browsers do); if it is a site's, neighbours meet over mutual TLS only. `max_update_bytes` bounds
-    an update (None: derived from the model). Seconds: `timeout` bounds connecting to a neighbour and each read and
+    an update (None: derived from the model). `absurd_factor` is how much larger than anything known its numbers may be
+    (None: as they like). Seconds: `timeout` bounds connecting to a neighbour and each read and
     write, `clock_window` is how far the clocks of two sites may be apart, `retry_after` is what a caller is told while
     the mailbox is away, `look_interval` is how often changed certificates are looked for. `rates` is how often callers
     may ask.
@@ -107,6 +109,7 @@ class ExchangeSettings:
     routes: tuple[EdgeRoute, ...] = ()
     reroutes: AsyncIterator[tuple[EdgeRoute, ...]] | None = None
     max_update_bytes: int | None = None
+    absurd_factor: float | None = FACTOR
     timeout: float = 10.0
     clock_window: float = 300.0
     retry_after: int = 1
@@ -137,7 +140,7 @@ class ExchangeService:
         signer = Signer(settings.site, settings.trust, clock)
         self._client = NeighbourClient(signer, settings.timeout, settings.tls)
         self._book = EdgeBook(mailbox, settings.site, settings.max_update_bytes)
-        self._acceptance = Acceptance(mailbox, self._book, self.state, clock)
+        self._acceptance = Acceptance(mailbox, self._book, self.state, clock, settings.absurd_factor)
         self._outbox = Outbox(mailbox, self.state, rng)
         self._courier = Courier(
             mailbox,
@@ -366,6 +369,7 @@ def exchange_settings(job: Job, settings: Settings, members: Members) -> Exchang
         routes=routes(members.now),
         reroutes=reroutes() if settings.topology is not None else None,
         max_update_bytes=job.exchange.max_update_bytes,
+        absurd_factor=job.exchange.absurd_factor,
         timeout=job.exchange.timeout,
         tls=tls,
     )
