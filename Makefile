@@ -6,14 +6,19 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # More arguments for a verb, e.g. make test ARGS='-k job'.
 ARGS   ?=
+# The container engine and the image's name. BASE_IMAGE, BUILD_IMAGE, TORCH_INDEX, EXTRAS and SOURCE, where they are
+# given, become arguments of the build (services/Dockerfile); IMAGE_ARGS is more of its command line.
+DOCKER ?= docker
+IMAGE  ?= concord:dev
+IMAGE_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo figure1 figure2 paper test check lint type arch e2e bench peers clean
+.PHONY: help install demo figure1 figure2 paper test check lint type arch e2e bench peers image test-containers clean
 .PHONY: kind-up kind-demo kind-down chart-docs rendered
 
 help:  ## List the verbs.
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/demo.stamp  ## Create .venv with the `concord` command in it.
 
@@ -78,6 +83,16 @@ chart-docs: $(VENV)/dev.stamp  ## Make the table of values in helm/concord/READM
 
 rendered: $(VENV)/dev.stamp  ## Make the manifests in k8s/rendered anew.
 	$(BIN)/python -m tools.render_manifests
+
+BUILD_ARGS := VERSION BASE_IMAGE BUILD_IMAGE TORCH_INDEX EXTRAS SOURCE REVISION
+image: VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+image: REVISION := $(shell git rev-parse HEAD 2>/dev/null)
+image:  ## Build the container image concord:dev; docs/image.md tells of CUDA, mirrors and CAs.
+	$(DOCKER) build --file services/Dockerfile --tag $(IMAGE) $(IMAGE_ARGS) \
+	  $(foreach name,$(BUILD_ARGS),$(if $(filter undefined,$(origin $(name))),,--build-arg $(name)='$($(name))')) .
+
+test-containers: $(VENV)/dev.stamp  ## Build the image and run eight sites in containers; needs a container engine.
+	DOCKER='$(DOCKER)' IMAGE='$(IMAGE)' $(BIN)/python -m pytest tests/containers $(ARGS)
 
 clean:  ## Remove everything that the other verbs made, .venv included.
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -11,15 +11,17 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from concord.apps.door import open_door
 from concord.apps.exchange import ExchangeService, ExchangeSettings, create_app, create_exchange
 from concord.apps.serve import Server, bind
 from concord.consensus.algorithm import EdgeTerms, PartLayout
 from concord.mailbox.memory import MemoryMailbox
-from concord.settings import Secret
+from concord.settings import Secret, Settings
 from concord.site.edges import NOTE_EDGES, Edge, EdgeTable
 from concord.site.ports import Box, Mailbox, Slot
 from concord.transport.identity import Trust
 from concord.transport.lane import CourierSettings, EdgeRoute
+from concord.transport.tls import SiteTls
 from concord.wire.codec import encode
 from concord.wire.messages import Header, Stamp, Update
 
@@ -86,12 +88,13 @@ def update_slot(
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One exchange that answers at `url`."""
+    """One exchange that answers at `url`, and to neighbours at `door`."""
 
     name: str
     url: str
     mailbox: Mailbox
     service: ExchangeService
+    door: str
 
 
 @asynccontextmanager
@@ -106,6 +109,8 @@ async def exchange_site(
     courier: CourierSettings = QUICK,
     max_update_bytes: int | None = None,
     reroutes: asyncio.Queue[tuple[EdgeRoute, ...]] | None = None,
+    tls: SiteTls | None = None,
+    door_port: int = 0,
 ) -> AsyncIterator[Site]:
     """A site whose trainer has published its edges, served from this event loop."""
     mailbox = mailbox or MemoryMailbox()
@@ -118,13 +123,15 @@ async def exchange_site(
         None if reroutes is None else _each(reroutes),
         max_update_bytes,
         timeout=2.0,
-        tls=TLS,
+        tls=tls or TLS,
+        look_interval=0.02,
         courier=courier,
     )
     service = create_exchange(mailbox, settings)
-    server = Server(create_app(service), bind("127.0.0.1", port), service.release)
+    door = open_door(service.door, service.tls, Settings(exchange_port=door_port), service.release)
+    server = Server(create_app(service, door), bind("127.0.0.1", port), service.release)
     async with server.running():
-        yield Site(name, server.url, mailbox, service)
+        yield Site(name, server.url, mailbox, service, server.url if door is None else door.url)
 
 
 async def _each(queue: asyncio.Queue[tuple[EdgeRoute, ...]]) -> AsyncIterator[tuple[EdgeRoute, ...]]:

@@ -3,6 +3,7 @@
 ConcordError
 ├── JobError                 the job file or a setting is wrong: says which key and what would be right
 │   ├── TopologyError        not connected, not symmetric, unknown site, impossible degree
+│   ├── CertificateError     a certificate, key or CA cannot be used: says which file and what would be right
 │   ├── SplitError           the data cannot be dealt out to the sites as asked
 │   └── TaskError            the model or the data cannot be built, or cannot be trained
 ├── EnvironmentProblem       the machine is not as needed: port in use, no Redis server, no space
@@ -37,6 +38,10 @@ class JobError(ConcordError):
 
 class TopologyError(JobError):
     """The graph of sites cannot be used."""
+
+
+class CertificateError(JobError):
+    """A certificate, a key or a CA that a setting points at cannot be used."""
 
 
 class SplitError(JobError):

@@ -69,7 +69,13 @@ class Settings:
     peers          base URL of each neighbour that can be called, over what the job or the members say
     join_timeout   seconds a new site waits for its neighbours, so as to begin where they are; only with `topology`
     secret         shared by all sites of the federation; signs every request between them
-    insecure       without a secret, believe whatever name a caller gives; only for a network you trust
+    drain          seconds for which inference, told to stop, still answers, so that nobody is cut off while load
+                   balancers learn of it
+    tls_dir        folder with tls.crt, tls.key and ca.crt: neighbours meet over mutual TLS, and no other way; files
+                   that change are taken while running
+    exchange_port  where neighbours are let in; only with `tls_dir`, without it they come to `port`
+    insecure       without certificates and without a secret, believe whatever name a caller gives; only for a
+                   network you trust
     """
 
     site: str = ""
@@ -80,18 +86,26 @@ class Settings:
     threads: int | None = None
     topology: Path | None = None
     join_timeout: float = 120.0
+    drain: float = 0.0
     peers: Mapping[str, str] = field(default_factory=dict)
     secret: Secret | None = None
+    tls_dir: Path | None = None
+    exchange_port: int = 8443
     insecure: bool = False
 
     def identity_secret(self) -> Secret | None:
-        """The secret to sign with, or None if this process was explicitly told to do without.
+        """The secret to sign with; None if certificates do without, or this process was explicitly told to.
 
-        JobError if neither was said: a site must not be open to strangers by an oversight.
+        JobError if nothing was said of how sites know each other: a site must not be open to strangers by an oversight.
         """
-        if self.secret is None and not self.insecure:
+        if self.insecure and self.tls_dir is not None:
             raise JobError(
-                "no secret is given: set --secret-file, CONCORD_SECRET_FILE or CONCORD_SECRET, "
+                "--tls-dir (CONCORD_TLS_DIR) and --insecure (CONCORD_INSECURE) contradict each other; leave one out"
+            )
+        if self.secret is None and self.tls_dir is None and not self.insecure:
+            raise JobError(
+                "sites have nothing to know each other by: set --tls-dir or CONCORD_TLS_DIR to a folder with tls.crt, "
+                "tls.key and ca.crt; or set --secret-file, CONCORD_SECRET_FILE or CONCORD_SECRET; "
                 "or say --insecure on a network you trust"
             )
         return None if self.insecure else self.secret
@@ -197,9 +211,12 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "threads": _count,
     "topology": Path,
     "join_timeout": _seconds,
+    "drain": _seconds,
     "peers": parse_peers,
     "secret": Secret.from_text,
     "secret_file": lambda text: Secret.from_file(Path(text)),
+    "tls_dir": Path,
+    "exchange_port": _port,
     "insecure": _switch,
 }
 _FLAGS = tuple(name for name in _READERS if name != "secret")

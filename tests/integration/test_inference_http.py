@@ -418,3 +418,34 @@ async def test_a_snapshot_of_another_model_changes_nothing_for_the_callers() -> 
         assert (await site.client.post(INFER, json=V2)).json()["model_version"] == "1"
         await site.publish(3)
         assert (await site.client.post(INFER, json=V2)).json()["model_version"] == "3"
+
+
+async def test_callers_move_on_without_a_failure_while_a_server_stops() -> None:
+    """As in a rolling upgrade: callers keep their connections until they are asked to come over another."""
+    shelf = FragileShelf()
+    await shelf.publish(marked_snapshot(1))
+    service = create_inference(new_predictor(), shelf, SETTINGS)
+    server = Server(create_app(service), bind("127.0.0.1", 0), drain=0.5)
+    async with real_server() as other, server.running():
+        await other.publish(2)
+        await until(lambda: service.predictor.served is not None)
+        versions: list[list[str]] = []
+
+        async def call(seen: list[str]) -> None:
+            async with httpx.AsyncClient() as client:
+                base = server.url
+                while seen.count("2") < 5:
+                    answer = await client.post(base + INFER, json=V2)
+                    assert answer.status_code == 200
+                    seen.append(answer.json()["model_version"])
+                    if answer.headers.get("connection") == "close":
+                        base = str(other.client.base_url)
+
+        async with asyncio.TaskGroup() as callers:
+            for _ in range(4):
+                versions.append([])
+                callers.create_task(call(versions[-1]))
+            await until(lambda: min(map(len, versions)) > 10)
+            server.stop()
+        assert all("1" in seen for seen in versions)
+        assert {version for seen in versions for version in seen} == {"1", "2"}

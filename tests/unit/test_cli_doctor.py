@@ -6,9 +6,14 @@ import socket
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 
+from certified import authority, issue, lay, now
 from cli import Outcome, Run, runner
+from concord.apps.serve import Server, bind, in_thread
+from concord.certificates import Authority, Wanted
 from concord.cli.checks_network import without_password
+from concord.transport.tls import SiteTls
 from fake_site import fake_site
 
 DIGITS = str(Path(__file__).parents[2] / "examples" / "digits.yaml")
@@ -107,6 +112,39 @@ def test_a_site_on_its_own_needs_a_secret(concord: Run, monkeypatch: pytest.Monk
     monkeypatch.delenv("CONCORD_INSECURE")
     monkeypatch.setenv("CONCORD_SECRET", "sixteen bytes or more")
     assert finding(concord("doctor", "--json"), "secret")["level"] == "ok"
+
+
+def test_certificates_are_looked_at(concord: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made = Authority.new("digits", 30, now())
+    monkeypatch.setenv("CONCORD_TLS_DIR", str(tmp_path))
+    monkeypatch.setenv("CONCORD_SITE", "N1")
+    found = finding(concord("doctor", "--json"), "certificates")
+    assert (found["level"], "tls.crt is missing" in found["detail"]) == ("fail", True)
+    lay(tmp_path, made.issue(Wanted("digits", "N1"), 30, now()))
+    outcome = concord("doctor", "--json")
+    assert finding(outcome, "certificates")["level"] == "ok"
+    assert "spiffe://digits/site/N1" in finding(outcome, "certificates")["detail"]
+    assert finding(outcome, "secret")["level"] == "ok"
+    lay(tmp_path, made.issue(Wanted("digits", "N1"), 1, now()))
+    assert finding(concord("doctor", "--json"), "certificates")["level"] == "warn"
+    lay(tmp_path, made.issue(Wanted("digits", "N2"), 30, now()))
+    monkeypatch.setenv("CONCORD_INSECURE", "true")
+    outcome = concord("doctor", "--json")
+    assert "it should name spiffe://<federation>/site/N1" in finding(outcome, "certificates")["detail"]
+    assert finding(outcome, "secret")["level"] == "fail"
+
+
+def test_neighbours_are_called_with_the_certificate(
+    concord: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = authority()
+    monkeypatch.setenv("CONCORD_TLS_DIR", str(lay(tmp_path / "N1", issue(made, "N1"))))
+    tls = SiteTls(lay(tmp_path / "N2", issue(made, "N2")), "test", "N2")
+    with in_thread(Server(FastAPI(), bind("127.0.0.1", 0), tls=tls.server)) as url:
+        monkeypatch.setenv("CONCORD_PEERS", f"N2={url},N3={url}")
+        outcome = concord("doctor", "--json")
+    assert finding(outcome, "peer N2")["level"] == "ok"
+    assert "site/N2, not spiffe://test/site/N3" in finding(outcome, "peer N3")["detail"]
 
 
 def test_a_wrong_setting_is_a_finding(concord: Run, monkeypatch: pytest.MonkeyPatch) -> None:

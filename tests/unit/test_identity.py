@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from concord.errors import IdentityError
+from concord.errors import IdentityError, NotAllowed
+from concord.identities import PeerCertificate, certified_site, site_uri
 from concord.sealed import digest
 from concord.settings import Secret
-from concord.transport.identity import INSECURE, NonceMemory, Signer, Verifier
+from concord.transport.identity import INSECURE, Certified, NonceMemory, Signer, Trust, Verifier
 
 SECRET = Secret(b"0123456789abcdef")
 TARGET = "/v1/inbox/N1?x=1"
@@ -182,3 +183,70 @@ def test_the_secret_shows_nowhere(clock: Clock) -> None:
     signer: Callable[..., dict[str, str]] = Signer("N1", SECRET, clock).headers
     shown = f"{SECRET!r} {SECRET} {signer('N2', 'PUT', TARGET, digest(b''))}"
     assert "0123456789abcdef" not in shown
+
+
+def certificate(*uris: str, until: float = 2e9) -> PeerCertificate:
+    return PeerCertificate(uris, until)
+
+
+N1 = certificate("spiffe://test/site/N1")
+
+
+def claim(trust: Trust, headers: dict[str, str], certificate: PeerCertificate | None, clock: Clock) -> str:
+    verifier = Verifier("N2", trust, clock)
+    claim = verifier.claim("PUT", TARGET, headers, certificate)
+    verifier.confirm(claim, digest(b"body"))
+    return claim.site
+
+
+def test_with_certificates_a_request_needs_no_more_than_its_name(clock: Clock) -> None:
+    headers = Signer("N1", Certified("test"), clock).headers("N2", "PUT", TARGET, digest(b"body"))
+    assert headers == {"concord-site": "N1"}
+    assert claim(Certified("test"), headers, N1, clock) == "N1"
+
+
+@pytest.mark.parametrize(
+    ("found", "error", "message"),
+    [
+        (None, IdentityError, "the connection has no certificate"),
+        (certificate(), IdentityError, "should name one site by a URI; it has 0"),
+        (certificate("spiffe://test/site/N1", "spiffe://test/site/N3"), IdentityError, "it has 2"),
+        (certificate("https://test/site/N1"), IdentityError, "not of the form"),
+        (certificate("spiffe://test/site/"), IdentityError, "not of the form"),
+        (certificate("spiffe:///site/N1"), IdentityError, "not of the form"),
+        (certificate("spiffe://test/site/N1/more"), IdentityError, "not of the form"),
+        (certificate("spiffe://x/test/site/N1"), IdentityError, "not of the form"),
+        (certificate("spiffe://test/user/N1"), IdentityError, "not of the form"),
+        (certificate("spiffe://other/site/N1"), NotAllowed, "this is the federation test"),
+        (certificate("spiffe://test/site/N3"), IdentityError, "says 'N1', but the certificate names 'N3'"),
+        (certificate("spiffe://test/site/n1"), IdentityError, "says 'N1', but the certificate names 'n1'"),
+        (certificate("spiffe://test/site/N1", until=1_700_000_000.0), IdentityError, "has expired"),
+    ],
+)
+def test_a_certificate_that_does_not_bear_the_name_out(
+    clock: Clock, found: PeerCertificate | None, error: type[IdentityError], message: str
+) -> None:
+    with pytest.raises(IdentityError, match=message) as caught:
+        claim(Certified("test"), {"concord-site": "N1"}, found, clock)
+    assert type(caught.value) is error
+
+
+def test_with_both_a_certificate_and_a_secret_both_are_checked(clock: Clock, headers: dict[str, str]) -> None:
+    trust = Certified("test", SECRET)
+    signed = Signer("N1", trust, clock).headers("N2", "PUT", TARGET, digest(b"body"))
+    assert set(signed) == set(headers)
+    assert claim(trust, signed, N1, clock) == "N1"
+    with pytest.raises(IdentityError, match="no certificate"):
+        claim(trust, signed, None, clock)
+    with pytest.raises(IdentityError, match="concord-timestamp is missing"):
+        claim(trust, {"concord-site": "N1"}, N1, clock)
+    with pytest.raises(IdentityError, match="does not match"):
+        claim(Certified("test", Secret(b"fedcba9876543210")), signed, N1, clock)
+
+
+NAMES = st.from_regex("[A-Za-z0-9-]{1,63}", fullmatch=True)
+
+
+@given(federation=NAMES, site=NAMES)
+def test_a_name_comes_back_from_its_uri(federation: str, site: str) -> None:
+    assert certified_site([site_uri(federation, site)], federation) == site

@@ -29,12 +29,20 @@ def test_every_kind_of_value_is_read() -> None:
         "CONCORD_REDIS_URL": "unix:///run/redis.sock",
         "CONCORD_STATE_DIR": "/var/lib/concord",
         "CONCORD_THREADS": "3",
+        "CONCORD_TOPOLOGY": "/etc/concord/topology.json",
+        "CONCORD_JOIN_TIMEOUT": "0",
+        "CONCORD_DRAIN": "2.5",
+        "CONCORD_TLS_DIR": "/etc/concord/tls",
+        "CONCORD_EXCHANGE_PORT": "9443",
         "CONCORD_PEERS": "N2=http://two:8080/, N3=https://three",
     }
     settings = load_settings({}, environment)
     assert settings.redis_url == "unix:///run/redis.sock"
     assert settings.state_dir == Path("/var/lib/concord")
     assert settings.threads == 3
+    assert settings.topology == Path("/etc/concord/topology.json")
+    assert (settings.join_timeout, settings.drain) == (0.0, 2.5)
+    assert (settings.tls_dir, settings.exchange_port) == (Path("/etc/concord/tls"), 9443)
     assert settings.peers == {"N2": "http://two:8080", "N3": "https://three"}
 
 
@@ -47,11 +55,14 @@ def test_every_kind_of_value_is_read() -> None:
             "unknown environment variable 'CONCORD_REDIS'; did you mean 'CONCORD_REDIS_URL'?",
         ),
         ("CONCORD_PORT", "http", "should be a port from 0 to 65535, found 'http'"),
+        ("CONCORD_EXCHANGE_PORT", "x", "exchange_port (CONCORD_EXCHANGE_PORT): should be a port from 0 to 65535"),
         ("CONCORD_PORT", "70000", "should be a port from 0 to 65535, found '70000'"),
         ("CONCORD_REDIS_URL", "localhost:6379", "should begin with redis://"),
         ("CONCORD_PEERS", "N2", "should be NAME=http://host:port, found 'N2'"),
         ("CONCORD_PEERS", "N2=http://a,N2=http://b", "gives N2 twice"),
         ("CONCORD_INSECURE", "maybe", "should be true or false"),
+        ("CONCORD_DRAIN", "-1", "should be seconds from 0, found '-1'"),
+        ("CONCORD_JOIN_TIMEOUT", "inf", "should be seconds from 0, found 'inf'"),
         ("CONCORD_SECRET", "short", "has 5 bytes; it needs at least 16"),
         ("CONCORD_SECRET_FILE", "/nowhere/secret", "/nowhere/secret cannot be read"),
     ],
@@ -91,11 +102,18 @@ def test_a_secret_is_no_flag_and_is_given_once() -> None:
         load_settings({}, {"CONCORD_SECRET": SECRET, "CONCORD_SECRET_FILE": "x"})
 
 
-def test_doing_without_a_secret_must_be_said() -> None:
-    with pytest.raises(JobError, match="--insecure"):
+def test_doing_without_a_proof_must_be_said() -> None:
+    with pytest.raises(JobError, match=r"--tls-dir.*CONCORD_TLS_DIR.*--secret-file.*CONCORD_SECRET.*--insecure"):
         Settings().identity_secret()
     assert Settings(insecure=True).identity_secret() is None
     assert Settings(secret=Secret(SECRET.encode())).identity_secret() == Secret(SECRET.encode())
+    assert Settings(tls_dir=Path("tls")).identity_secret() is None
+    assert Settings(tls_dir=Path("tls"), secret=Secret(SECRET.encode())).identity_secret() == Secret(SECRET.encode())
+
+
+def test_certificates_are_not_used_insecurely() -> None:
+    with pytest.raises(JobError, match="contradict each other"):
+        Settings(tls_dir=Path("tls"), insecure=True).identity_secret()
 
 
 def test_no_peers_is_no_error() -> None:

@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request, Response
 
 import concord
 from concord.apps.background import Ready
+from concord.apps.door import open_door, opened
 from concord.apps.exchange import ExchangeService, create_exchange, exchange_settings
 from concord.apps.health import TrainerHealth, add_health
 from concord.apps.inference import InferenceService, create_inference
@@ -46,11 +47,12 @@ def run(job: Job, settings: Settings) -> None:
     post = Post(settings.site, mailbox, shelf)
     members = Members(job, settings)
     exchange = create_exchange(mailbox, exchange_settings(job, settings, members))
+    door = open_door(exchange.door, exchange.tls, settings, exchange.release)
     inference = create_inference(job_predictor(job, task), shelf)
     with keeping_checkpoints():
         trainer = build_trainer(job, settings, task, post, members.now)
     health = TrainerHealth(trainer, mailbox, job.training.pace)
-    server = Server(create_app(exchange, inference, health), listener, on_stop=exchange.release)
+    server = Server(create_app(exchange, inference, health, door), listener, on_stop=exchange.release)
 
     async def serve(ready: Ready, stop: asyncio.Event) -> None:
         following = follow_members(trainer, job, settings.site, Members(job, settings))
@@ -63,8 +65,10 @@ def run(job: Job, settings: Settings) -> None:
     train_beside(serve, trainer)
 
 
-def create_app(exchange: ExchangeService, inference: InferenceService, trainer: TrainerHealth) -> FastAPI:
-    """One app with the routes of both services.
+def create_app(
+    exchange: ExchangeService, inference: InferenceService, trainer: TrainerHealth, door: Server | None = None
+) -> FastAPI:
+    """One app with the routes of both services; `door` serves as long as it does.
 
     It has started when the trainer has, is alive while both are, and is ready when updates can come in; whether there
     is a model to predict with is a question of its own (`/v2/health/ready`).
@@ -75,7 +79,7 @@ def create_app(exchange: ExchangeService, inference: InferenceService, trainer: 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with exchange.running(), inference.running():
+        async with exchange.running(), opened(door), inference.running():
             yield
 
     app = FastAPI(title="Concord site", version=concord.__version__, lifespan=lifespan)

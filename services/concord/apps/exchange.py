@@ -12,7 +12,7 @@ import logging
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -20,6 +20,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 
 import concord
 from concord.apps.bare_routes import bare_router, read_body
+from concord.apps.door import open_door, opened, peer_of
 from concord.apps.health import add_health, answer
 from concord.apps.members import Members
 from concord.apps.reach import plan_routes
@@ -31,6 +32,7 @@ from concord.errors import (
     ConcordError,
     IdentityError,
     InputError,
+    JobError,
     MailboxError,
     NotAllowed,
     RefusalReason,
@@ -46,9 +48,10 @@ from concord.site.ports import Mailbox
 from concord.transport.acceptance import Acceptance, EdgeBook
 from concord.transport.courier import Courier
 from concord.transport.http import NeighbourClient
-from concord.transport.identity import INSECURE, Claim, Clock, Signer, Trust, Verifier
+from concord.transport.identity import INSECURE, Certified, Claim, Clock, Signer, Trust, Verifier
 from concord.transport.lane import CourierSettings, EdgeRoute
 from concord.transport.outbox import Outbox
+from concord.transport.tls import LOOK_INTERVAL, SiteTls
 from concord.transport.traffic import ExchangeState
 from concord.wire.codec import Expectation
 from concord.wire.messages import Stamp
@@ -86,9 +89,10 @@ class ExchangeSettings:
     """One site's exchange.
 
     `routes` say how its neighbours are reached, `reroutes` gives what they are later on. `tls` is how HTTPS ones are
-    trusted (None: as browsers do). `max_update_bytes` bounds an update (None: derived from the model). Seconds:
-    `timeout` bounds connecting to a neighbour and each read and write, `clock_window` is how far the clocks of two
-    sites may be apart, `retry_after` is what a caller is told while the mailbox is away.
+    trusted (None: as browsers do); if it is a site's, neighbours meet over mutual TLS only. `max_update_bytes` bounds
+    an update (None: derived from the model). Seconds: `timeout` bounds connecting to a neighbour and each read and
+    write, `clock_window` is how far the clocks of two sites may be apart, `retry_after` is what a caller is told while
+    the mailbox is away, `look_interval` is how often changed certificates are looked for.
     """
 
     site: str
@@ -99,15 +103,22 @@ class ExchangeSettings:
     timeout: float = 10.0
     clock_window: float = 300.0
     retry_after: int = 1
-    tls: ssl.SSLContext | None = None
+    tls: ssl.SSLContext | SiteTls | None = None
+    look_interval: float = LOOK_INTERVAL
     courier: CourierSettings = field(default_factory=CourierSettings)
 
 
 class ExchangeService:
-    """The routes and the courier behind them: include `router` in an app, keep `running` open around it."""
+    """The routes and the courier behind them: include `router` in an app, keep `running` open around it.
+
+    Without mutual TLS `router` has all routes; with it, those for neighbours are in `door` alone, to be served with the
+    `tls` of the site.
+    """
 
     def __init__(self, mailbox: Mailbox, settings: ExchangeSettings, clock: Clock, rng: random.Random) -> None:
         self.state = ExchangeState(settings.site)
+        self.tls = settings.tls if isinstance(settings.tls, SiteTls) else None
+        self.door = self._door_routes()
         self.router = self._routes()
         self._mailbox = mailbox
         self._settings = settings
@@ -136,6 +147,9 @@ class ExchangeService:
         self._tasks = [asyncio.create_task(self._courier.run(), name="courier")]
         if self._settings.reroutes is not None:
             self._tasks.append(asyncio.create_task(self._follow(self._settings.reroutes), name="routes"))
+        if self.tls is not None:
+            following = self.tls.follow(self._settings.look_interval)
+            self._tasks.append(asyncio.create_task(following, name="watch over certificates"))
         for task in self._tasks:
             task.add_done_callback(_report_end)
         try:
@@ -155,10 +169,14 @@ class ExchangeService:
         """Answer every pull that is held, and hold none from now on: the server is about to stop."""
         self._outbox.close()
 
-    def _routes(self) -> APIRouter:
+    def _door_routes(self) -> APIRouter:
         router = bare_router()
         router.add_api_route("/v1/inbox/{sender}", self.put_inbox, methods=["PUT"], tags=["exchange"])
         router.add_api_route("/v1/outbox/{receiver}", self.get_outbox, methods=["GET"], tags=["exchange"])
+        return router
+
+    def _routes(self) -> APIRouter:
+        router = bare_router() if self.tls is not None else self._door_routes()
         router.add_api_route("/v1/status", self.status, methods=["GET"], tags=["exchange"])
         return router
 
@@ -180,6 +198,7 @@ class ExchangeService:
             "unproven": self.state.unproven,
             "emptied": self.state.emptied,
             "mailbox_errors": self.state.mailbox_errors,
+            "tls": None if self.tls is None else self.tls.to_dict(),
             "edges": {neighbour: traffic.to_dict() for neighbour, traffic in self.state.edges.items()},
         }
         return _json(200, {"site": self.state.site, **note, "exchange": exchange})
@@ -250,7 +269,7 @@ class ExchangeService:
         return Response(slot.blob, headers=headers, media_type="application/octet-stream")
 
     def _claim(self, request: Request, site: str) -> Claim:
-        claim = self._verifier.claim(request.method, _target(request), request.headers)
+        claim = self._verifier.claim(request.method, _target(request), request.headers, peer_of(request))
         if claim.site != site:
             raise NotAllowed(f"{claim.site[:64]!r} may use its own slot only, not that of {site[:64]!r}")
         return claim
@@ -296,39 +315,60 @@ def create_exchange(
 
 
 def exchange_settings(job: Job, settings: Settings, members: Members) -> ExchangeSettings:
-    """What one site's exchange is to do; JobError if neither a secret nor insecure mode was asked for."""
+    """What one site's exchange is to do; JobError if it was not said how sites know each other, or if the certificates
+    cannot be used."""
+
+    secret = settings.identity_secret()
+    tls = None if settings.tls_dir is None else SiteTls(settings.tls_dir, job.name, settings.site)
 
     def routes(membership: Membership) -> tuple[EdgeRoute, ...]:
-        return plan_routes(job, settings.site, settings.peers, membership)
+        planned = plan_routes(job, settings.site, settings.peers, membership)
+        if tls is not None:
+            _require_https(planned)
+        return planned
 
     async def reroutes() -> AsyncIterator[tuple[EdgeRoute, ...]]:
         async for membership in members.changes():
-            yield routes(membership)
+            try:
+                yield routes(membership)
+            except JobError as error:
+                log.error("calls its neighbours as before: %s", error)
 
     return ExchangeSettings(
         site=settings.site,
-        trust=settings.identity_secret() or INSECURE,
+        trust=secret or INSECURE if tls is None else Certified(job.name, secret),
         routes=routes(members.now),
         reroutes=reroutes() if settings.topology is not None else None,
         max_update_bytes=job.exchange.max_update_bytes,
         timeout=job.exchange.timeout,
+        tls=tls,
     )
+
+
+def _require_https(routes: Iterable[EdgeRoute]) -> None:
+    for route in routes:
+        if route.url is not None and not route.url.startswith("https://"):
+            raise JobError(
+                f"the address of {route.neighbour} is {route.url}, but a site with certificates (CONCORD_TLS_DIR) "
+                "calls https:// addresses only: give that of its exchange port"
+            )
 
 
 def run(job: Job, settings: Settings) -> None:
     """Exchange updates until SIGTERM or SIGINT."""
     mailbox = RedisMailbox(settings.redis_url, job.name, settings.site)
     service = create_exchange(mailbox, exchange_settings(job, settings, Members(job, settings)))
-    server = Server(create_app(service), bind(settings.host, settings.port), service.release)
+    door = open_door(service.door, service.tls, settings, service.release)
+    server = Server(create_app(service, door), bind(settings.host, settings.port), service.release)
     serve_process(server, at_end=mailbox.close)
 
 
-def create_app(service: ExchangeService) -> FastAPI:
-    """An app of the exchange alone, for a process that does nothing else."""
+def create_app(service: ExchangeService, door: Server | None = None) -> FastAPI:
+    """An app of the exchange alone, for a process that does nothing else; `door` serves as long as it does."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with service.running():
+        async with service.running(), opened(door):
             yield
 
     app = FastAPI(title="Concord exchange", version=concord.__version__, lifespan=lifespan)

@@ -29,7 +29,7 @@ def run(job: Job, settings: Settings) -> None:
     listener = bind(settings.host, settings.port)
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
     service = create_inference(job_predictor(job, job_task(job)), shelf)
-    serve_process(Server(create_app(service), listener), at_end=shelf.close)
+    serve_process(Server(create_app(service), listener, drain=settings.drain), at_end=shelf.close)
 
 
 def create_inference(

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
 import uvloop
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from concord.apps.background import Background, Ready
 from concord.errors import EnvironmentProblem
@@ -25,8 +27,11 @@ _KEEP_ALIVE = 75
 """Seconds an idle connection stays open: longer than our clients keep it, or they would use a closed one."""
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. EnvironmentProblem if the address cannot be had."""
+def bind(host: str, port: int, flag: str = "--port") -> socket.socket:
+    """A listening socket; port 0 takes a free one. EnvironmentProblem if the address cannot be had.
+
+    The port can be chosen with `flag`, which the error says.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
@@ -35,25 +40,36 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         detail = error.strerror or str(error)
         raise EnvironmentProblem(
-            f"cannot listen on {host} port {port}: {detail}; choose another with --port, or stop what uses it"
+            f"cannot listen on {host} port {port}: {detail}; choose another with {flag}, or stop what uses it"
         ) from error
 
 
 class Server:
     """An app on a bound socket. `grace` is how many seconds requests have to end once it is told to stop.
 
-    `on_stop` is called first of all then: it should let go of requests that are held open on purpose.
+    Before that it goes on for `drain` seconds, and asks whoever calls to come back over another connection, so that
+    nobody is cut off while load balancers still send callers here. `on_stop` is called afterwards: it should let go of
+    requests that are held open on purpose. With `tls` it speaks nothing else; `protocol` then is who reads the
+    connections.
     """
 
     def __init__(
-        self, app: FastAPI, listener: socket.socket, on_stop: Callable[[], None] | None = None, grace: int = 3
+        self,
+        app: FastAPI,
+        listener: socket.socket,
+        on_stop: Callable[[], None] | None = None,
+        grace: int = 3,
+        drain: float = 0.0,
+        tls: ssl.SSLContext | None = None,
+        protocol: type[HttpToolsProtocol] = HttpToolsProtocol,
     ) -> None:
         host, self.port = listener.getsockname()[:2]
-        self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        scheme = "http" if tls is None else "https"
+        self.url = f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
         self._listener = listener
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=protocol,
             ws="none",
             lifespan="on",
             log_config=None,
@@ -63,7 +79,9 @@ class Server:
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=grace,
         )
-        self._uvicorn = _Uvicorn(config, on_stop or _nothing)
+        config.load()
+        config.ssl = tls  # uvicorn would make a context of its own, from files, once
+        self._uvicorn = _Uvicorn(config, on_stop or _nothing, drain)
 
     async def serve(self) -> None:
         """Serve until `stop` is called; EnvironmentProblem if the app cannot start."""
@@ -77,6 +95,11 @@ class Server:
     def stop(self) -> None:
         """End `serve` soon, letting requests finish. From another thread use `call_soon_threadsafe`."""
         self._uvicorn.leave.set()
+
+    def part(self) -> None:
+        """Close every connection as soon as no request is under way on it; callers come back over new ones."""
+        for connection in list(self._uvicorn.server_state.connections):
+            connection.shutdown()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -97,11 +120,12 @@ class Server:
 class _Uvicorn(uvicorn.Server):
     """Leaves signals to the process, says when it is ready, and calls `on_stop` before it waits."""
 
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None], drain: float) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
         self.leave = asyncio.Event()
         self._on_stop = on_stop
+        self._drain = drain
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -117,6 +141,9 @@ class _Uvicorn(uvicorn.Server):
         """Until told to leave; the base class looks ten times a second, which idle sites need not pay for."""
         await self.on_tick(0)
         await self.leave.wait()
+        if self._drain > 0:
+            self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+            await asyncio.sleep(self._drain)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As in the base class, after `on_stop`."""

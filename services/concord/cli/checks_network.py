@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,12 +15,17 @@ from urllib.parse import urlsplit
 import httpx
 
 from concord.cli.findings import Finding, Level, Patient
-from concord.errors import EnvironmentProblem, MailboxError
+from concord.errors import CertificateError, EnvironmentProblem, MailboxError
+from concord.identities import uri_parts
+from concord.transport.material import date, load
+from concord.transport.tls import SiteTls
 
 TOLERATED_SKEW = 60.0
 """Seconds two clocks may differ before it is worth a word."""
 GREATEST_SKEW = 300.0
 """Seconds beyond which sites refuse each other's signatures."""
+_SOON = 7 * 24 * 3600.0
+"""Seconds before its end when a certificate should have been renewed."""
 _PATIENCE = 3.0
 """Seconds another machine has to answer."""
 
@@ -99,17 +105,19 @@ def check_peers(patient: Patient) -> Iterator[Finding]:
         if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
             remedy = "give it an https:// address: updates are signed, but anyone on the way can read them"
             yield Finding(Level.WARN, f"peer {name}", f"{url} is not encrypted", remedy)
-        yield _peer(name, url)
+        yield _peer(name, url, patient)
 
 
-def _peer(name: str, url: str) -> Finding:
+def _peer(name: str, url: str, patient: Patient) -> Finding:
     subject = f"peer {name}"
     try:
-        answer = httpx.get(f"{url}/healthz", timeout=_PATIENCE)
+        answer = asyncio.run(_call(url, _trust(name, patient)))
         skew = time.time() - parsedate_to_datetime(answer.headers["date"]).timestamp()
     except httpx.HTTPError as error:
         remedy = "training goes on without it; check the address, the network and its certificate"
         return Finding(Level.WARN, subject, f"{url} cannot be reached: {error}", remedy)
+    except CertificateError:
+        return Finding(Level.WARN, subject, f"{url} was not called", "mend this site's certificates first")
     except (KeyError, ValueError):
         return Finding(Level.OK, subject, f"{url} answers, and does not tell its time")
     found = f"{url} answers; clocks differ by {abs(skew):.0f} s"
@@ -119,16 +127,60 @@ def _peer(name: str, url: str) -> Finding:
     return Finding(level, subject, found, "set both clocks by NTP: signatures are refused when 300 s apart")
 
 
+def _trust(name: str, patient: Patient) -> ssl.SSLContext | bool:
+    """How the neighbour `name` is known: by the certificates of this site, if it has some."""
+    tls = _site_tls(patient)
+    return True if tls is None else tls.towards(name)
+
+
+def _site_tls(patient: Patient) -> SiteTls | None:
+    if patient.settings.tls_dir is None:
+        return None
+    facts = load(patient.settings.tls_dir, _federation(patient), patient.settings.site or None, time.time()).facts
+    federation, site = uri_parts(facts.uris[0])
+    return SiteTls(patient.settings.tls_dir, federation, site)
+
+
+def _federation(patient: Patient) -> str | None:
+    return None if patient.job is None else patient.job.name
+
+
+async def _call(url: str, verify: ssl.SSLContext | bool) -> httpx.Response:
+    async with httpx.AsyncClient(verify=verify, timeout=_PATIENCE) as client:
+        return await client.get(f"{url}/healthz")
+
+
+def check_certificates(patient: Patient) -> Iterator[Finding]:
+    """The certificates of a site that has some can be used, as far as one can tell at this end."""
+    folder = patient.settings.tls_dir
+    if folder is None:
+        return
+    try:
+        tls = _site_tls(patient)
+    except CertificateError as error:
+        yield Finding(Level.FAIL, "certificates", str(error), "concord certs issue, or look at what renews them")
+        return
+    if tls is not None:
+        found = f"{folder}: {tls.facts.uris[0]}, by {tls.facts.issuer}, until {date(tls.facts.until)}"
+        soon = tls.facts.until - time.time() < _SOON
+        yield Finding(Level.WARN if soon else Level.OK, "certificates", found, "renew them" if soon else "")
+
+
 def check_secret(patient: Patient) -> Iterator[Finding]:
-    """Sites that run on their own have a secret; `up` makes one by itself."""
+    """Sites that run on their own have a secret, or certificates; `up` makes a secret by itself."""
     settings = patient.settings
-    if settings.insecure:
+    if settings.insecure and settings.tls_dir is not None:
+        remedy = "unset CONCORD_INSECURE, or CONCORD_TLS_DIR"
+        yield Finding(Level.FAIL, "secret", "certificates and CONCORD_INSECURE contradict each other", remedy)
+    elif settings.insecure:
         remedy = "use a secret unless you trust everyone on the network"
         yield Finding(Level.WARN, "secret", "CONCORD_INSECURE: callers are believed without proof", remedy)
     elif settings.secret is not None:
         yield Finding(Level.OK, "secret", f"set, {len(settings.secret.value)} bytes")
+    elif settings.tls_dir is not None:
+        yield Finding(Level.OK, "secret", "not set: certificates do without")
     elif settings.site or settings.peers:
-        remedy = "put `openssl rand -hex 32` in a file for all sites and set CONCORD_SECRET_FILE"
+        remedy = "put `openssl rand -hex 32` in a file for all sites and set CONCORD_SECRET_FILE, or CONCORD_TLS_DIR"
         yield Finding(Level.FAIL, "secret", "not set: the exchange will not start", remedy)
     else:
         yield Finding(Level.OK, "secret", "not set; `up` makes one for each run")

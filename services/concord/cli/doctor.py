@@ -28,6 +28,7 @@ EXAMINATIONS: tuple[Examination, ...] = (
     checks_machine.check_data,
     checks_machine.check_disk,
     checks_machine.check_clock,
+    checks_network.check_certificates,
     checks_network.check_secret,
     checks_network.check_peers,
 )

@@ -52,9 +52,14 @@ def _command(module: str) -> Callable[..., None]:
         threads: Annotated[Text, typer.Option(help="Processors that training may use.")] = None,
         topology: Annotated[Text, typer.Option(help="Membership document to follow while running.")] = None,
         join_timeout: Annotated[Text, typer.Option(help="Seconds a new site waits for its neighbours.")] = None,
+        drain: Annotated[Text, typer.Option(help="Seconds that inference still answers once told to stop.")] = None,
         peers: Annotated[Text, typer.Option(help="Neighbours' URLs: N2=http://host:port,N3=...")] = None,
         secret_file: Annotated[Text, typer.Option(help="File with the federation's secret.")] = None,
-        insecure: Annotated[bool, typer.Option("--insecure", help="Do without a secret.")] = False,
+        tls_dir: Annotated[Text, typer.Option(help="Folder with tls.crt, tls.key and ca.crt.")] = None,
+        exchange_port: Annotated[Text, typer.Option(help="Port for neighbours, with --tls-dir.")] = None,
+        insecure: Annotated[
+            bool, typer.Option("--insecure", help="Do without certificates and without a secret.")
+        ] = False,
     ) -> None:
         flags = {
             "site": site,
@@ -65,8 +70,11 @@ def _command(module: str) -> Callable[..., None]:
             "threads": threads,
             "topology": topology,
             "join_timeout": join_timeout,
+            "drain": drain,
             "peers": peers,
             "secret_file": secret_file,
+            "tls_dir": tls_dir,
+            "exchange_port": exchange_port,
             "insecure": "true" if insecure else None,
         }
         loaded = load_job(job, overrides or ())

@@ -150,6 +150,20 @@ class Cluster:
             f"update ConfigMap {name}", self._core.replace_namespaced_config_map, name, self.namespace, body
         )
 
+    def secret(self, name: str) -> Object | None:
+        """The Secret, or None if there is none."""
+        return self._found(f"get Secret {name}", self._core.read_namespaced_secret, name)
+
+    def create_secret(self, body: Object) -> Object:
+        """ClusterError with status 409 if there is one already."""
+        name = body["metadata"]["name"]
+        return self._answer(f"create Secret {name}", self._core.create_namespaced_secret, self.namespace, body)
+
+    def replace_secret(self, body: Object) -> Object:
+        """ClusterError with status 409 if it changed since `body` was read."""
+        name = body["metadata"]["name"]
+        return self._answer(f"update Secret {name}", self._core.replace_namespaced_secret, name, self.namespace, body)
+
     def lease(self, name: str) -> Object | None:
         """The Lease, or None if there is none."""
         return self._found(f"get Lease {name}", self._leases.read_namespaced_lease, name)

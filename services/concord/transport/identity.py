@@ -1,4 +1,4 @@
-"""Who sent a request: signatures with the federation's shared secret, made and checked here.
+"""Who sent a request: what its certificate says, and signatures with the federation's shared secret.
 
 A signature covers the method, the target (path and query), both sites, the time, a nonce and the body's digest, so a
 recorded request proves nothing at another site, later, or with other bytes. The digest is the seal that an update
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from concord.errors import IdentityError
+from concord.identities import PeerCertificate, certified_site
 from concord.settings import Secret
 
 SITE_HEADER = "concord-site"
@@ -35,9 +36,27 @@ class Insecure:
     """No secret: the site a request names is believed. For one machine or a closed network only."""
 
 
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """Mutual TLS: a request is from the site that the certificate of its connection names.
+
+    With a `secret` it must be signed as well.
+    """
+
+    federation: str
+    secret: Secret | None = None
+
+
 INSECURE: Final = Insecure()
-Trust = Secret | Insecure
-"""How the sites of a federation know each other; to do without a secret takes saying so."""
+Trust = Secret | Insecure | Certified
+"""How the sites of a federation know each other; to do without a proof takes saying so."""
+
+
+def _secret(trust: Trust) -> Secret | None:
+    """What requests are signed with, if they are."""
+    if isinstance(trust, Certified):
+        return trust.secret
+    return trust if isinstance(trust, Secret) else None
 
 
 def _sign(secret: Secret, *fields: str) -> str:
@@ -49,16 +68,16 @@ class Signer:
 
     def __init__(self, site: str, trust: Trust, clock: Clock = time.time) -> None:
         self.site = site
-        self._trust = trust
+        self._secret = _secret(trust)
         self._clock = clock
 
     def headers(self, audience: str, method: str, target: str, body_digest: str) -> dict[str, str]:
         """The headers for a request to the site `audience`; `target` is path and query as on the wire."""
-        if isinstance(self._trust, Insecure):
+        if self._secret is None:
             return {SITE_HEADER: self.site}
         timestamp = f"{self._clock():.3f}"
         nonce = secrets.token_hex(16)
-        signature = _sign(self._trust, method, target, audience, self.site, timestamp, nonce, body_digest)
+        signature = _sign(self._secret, method, target, audience, self.site, timestamp, nonce, body_digest)
         return {
             SITE_HEADER: self.site,
             TIMESTAMP_HEADER: timestamp,
@@ -119,16 +138,25 @@ class Verifier:
         nonces_per_site: int = 4096,
     ) -> None:
         self.site = site
-        self._trust = trust
+        self._federation = trust.federation if isinstance(trust, Certified) else None
+        self._secret = _secret(trust)
         self._clock = clock
         self._window = window
         self._nonces_per_site = nonces_per_site
         self._nonces: dict[str, NonceMemory] = {}
 
-    def claim(self, method: str, target: str, headers: Mapping[str, str]) -> Claim:
-        """Read the claim of a request; IdentityError if a header is missing, out of time or used before."""
+    def claim(
+        self, method: str, target: str, headers: Mapping[str, str], certificate: PeerCertificate | None = None
+    ) -> Claim:
+        """Read the claim of a request that came over a connection with this `certificate`, if it had one.
+
+        IdentityError if a header is missing, out of time or used before, or if the certificate does not bear it out;
+        NotAllowed if that is of another federation.
+        """
         site = _required(headers, SITE_HEADER)
-        if isinstance(self._trust, Insecure):
+        if self._federation is not None:
+            self._check_certificate(certificate, self._federation, site)
+        if self._secret is None:
             return Claim(site, method, target, "", "", "")
         claim = Claim(
             site,
@@ -143,10 +171,10 @@ class Verifier:
 
     def confirm(self, claim: Claim, body_digest: str) -> None:
         """IdentityError unless the claim is new and was signed with the secret over a body of this digest."""
-        if isinstance(self._trust, Insecure):
+        if self._secret is None:
             return
         expected = _sign(
-            self._trust,
+            self._secret,
             claim.method,
             claim.target,
             self.site,
@@ -158,6 +186,17 @@ class Verifier:
         if not hmac.compare_digest(expected.encode(), claim.signature.encode()):
             raise IdentityError("the signature does not match the request")
         self._use_nonce(claim)
+
+    def _check_certificate(self, certificate: PeerCertificate | None, federation: str, site: str) -> None:
+        if certificate is None:
+            raise IdentityError("the connection has no certificate")
+        named = certified_site(certificate.uris, federation)
+        if named != site:
+            raise IdentityError(
+                f"the header {SITE_HEADER} says {site[:64]!r}, but the certificate names {named[:64]!r}"
+            )
+        if self._clock() >= certificate.until:
+            raise IdentityError("the certificate of this connection has expired")
 
     def _check_time(self, claim: Claim) -> None:
         skew = abs(_seconds(claim) - self._clock())
