@@ -231,3 +231,21 @@ async def test_what_lies_there_of_a_neighbour_that_is_no_more_is_thrown_away() -
         slot = await mailbox.read(Box.OUTBOX, "N2")
         assert slot is not None
         assert slot.stamp == Stamp(1, 1, 2)
+
+
+async def test_the_table_says_how_large_the_numbers_are_that_the_site_sends() -> None:
+    mailbox = MemoryMailbox()
+    post = Post("N1", mailbox, MemoryShelf())
+    running = asyncio.create_task(post.run())
+    for sent, wanted in ((None, {}), (3, {"message": 4.0}), (0, {"message": 0.0})):
+        post.announce(table(), {"N2": None, "N3": None})
+        if sent is not None:
+            post.send([update("N1", "N2", sent)])
+        assert await post.flush(5.0)
+        post.report("{}")
+        assert await post.flush(5.0)
+        note = await mailbox.read_note(NOTE_EDGES)
+        assert note is not None
+        assert EdgeTable.from_json(note).scales == wanted
+    running.cancel()
+    await asyncio.wait((running,))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from concord.consensus.algorithm import EdgeTerms, PartLayout
@@ -37,7 +37,10 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class EdgeTable:
-    """`layout` says what each part of a message is; `incarnation` is the trainer's."""
+    """`layout` says what each part of a message is; `incarnation` is the trainer's.
+
+    `scales` is about how large the numbers are that the site itself sends in each part; empty as long as it has not.
+    """
 
     federation: str
     fingerprint: str
@@ -45,6 +48,7 @@ class EdgeTable:
     incarnation: int
     layout: Mapping[str, PartLayout]
     edges: Mapping[str, Edge]
+    scales: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One line of JSON."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from concord.consensus.vectors import not_finite
 from concord.errors import CheckpointError, TaskError
 from concord.learning.checkpoint import CheckpointStore
 from concord.learning.steps import Learner
@@ -106,6 +107,9 @@ class Trainer:
         self._join_timeout = join_timeout
         self._joining = True
         self._followed = edges
+        self._went_back_to: int | None = None
+        self._saved = False
+        """Whether a checkpoint was saved since the last rollback."""
         self.booted = False
         """Whether the newest checkpoint, if there is one, is loaded."""
         self.status = "{}"
@@ -259,11 +263,17 @@ class Trainer:
 
     def _save(self) -> None:
         tensors, memo = self._brain.state()
+        odd = not_finite(tensors)  # what the learner adds may hold infinities for good reason, such as masks
         tensors.update({_LEARNER + name: tensor for name, tensor in self._learner.state().items()})
+        if odd:
+            log.error("no new checkpoint, the previous one is kept: %s holds NaN or infinity", ", ".join(odd))
+            return
         try:
             self._store.save(self._brain.counters.step, tensors, {_MEMO: memo})
         except CheckpointError as error:
             log.error("no new checkpoint, the previous one is kept: %s", error)
+        else:
+            self._saved = True
 
     def _publish_snapshot(self, version: int) -> None:
         progress = self._brain.progress(self._clock())
@@ -280,7 +290,8 @@ class Trainer:
         )
 
     def _roll_back(self, bad_steps: int) -> None:
-        checkpoint = self._store.load_newest()
+        # One that led here again without another being saved was bad already, if finite: then the one before it.
+        checkpoint = self._store.load_newest(before=None if self._saved else self._went_back_to)
         if checkpoint is None or self._brain.counters.rollbacks >= _MAX_ROLLBACKS:
             raise TaskError(
                 f"training.learning_rate: the last {bad_steps} steps had no finite gradient and going back to a "
@@ -290,6 +301,7 @@ class Trainer:
         self._brain.load_model(checkpoint.tensors)
         self._learner.load_model(_without_prefix(checkpoint.tensors, _LEARNER))
         self._brain.rolled_back()
+        self._went_back_to, self._saved = checkpoint.number, False
 
 
 class _Rate:
