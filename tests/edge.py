@@ -45,6 +45,8 @@ PLAN = Plan(
 PENALTIES = (1.0, 2.0)
 HEAL_ROUNDS = 8
 """Rounds of both sites, without faults, after which each must have heard the other's present life."""
+LONG = 20
+"""Rounds that both have done at first: more than they heal in, so that nobody is heard again just by counting up."""
 
 
 class Waits(Exception):  # noqa: N818
@@ -338,6 +340,9 @@ class OneEdge:
             return EdgeRoute(other, "http://" + other if calls else None, name in pushes, name in pulls)
 
         self.ends = {name: End(self, name, other, route(name, other)) for name, other in ("AB", "BA")}
+        for end in self.ends.values():
+            for _ in range(LONG):
+                end.train()
 
     def document(self, neighbour: str) -> dict[str, Edge]:
         """What the membership document says of the edge now, to the end that has this neighbour."""
