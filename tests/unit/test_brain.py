@@ -226,7 +226,7 @@ def test_too_many_bad_steps_in_a_row_roll_back() -> None:
     outcomes = [step(brain, finite=finite) for finite in (False, False, True, False, False, False)]
     assert outcomes[-1] == [RollBack(3)]
     assert not any(isinstance(action, RollBack) for actions in outcomes[:-1] for action in actions)
-    brain.rolled_back()
+    brain.roll_back(*brain.state())
     assert brain.progress(0.0).rollbacks == 1
     assert step(brain, finite=False) == []
 

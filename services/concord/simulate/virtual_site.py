@@ -138,6 +138,5 @@ class VirtualSite:
         if self._checkpoint is None or self.brain.counters.rollbacks >= _MAX_ROLLBACKS:
             self.gave_up = True
             return
-        self.brain.load_model(self._checkpoint.tensors)
         self.learner.load_model(self._checkpoint.learner)
-        self.brain.rolled_back()
+        self.brain.roll_back(self._checkpoint.tensors, self._checkpoint.memo)

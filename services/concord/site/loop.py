@@ -127,6 +127,7 @@ class Trainer:
         self.train(stop)
         while not stop.wait(_IDLE_REPORT):
             self._follow()
+            self._heed_floor()
             self._report()
         if not self._post.drain(_FLUSH_TIMEOUT):
             log.warning("stopped with updates that the mailbox never took; neighbours keep the ones before")
@@ -164,6 +165,7 @@ class Trainer:
 
     def _join(self, new: bool) -> None:
         """Wait to be a member; a new one waits to hear all its neighbours too, and begins where they are."""
+        new = new or self._followed is None
         self._joining = True
         heard: dict[str, Update] = {}
         greeted: Mapping[str, Edge] = {}
@@ -184,8 +186,10 @@ class Trainer:
             if self._stop.wait(_LISTEN):
                 break
         self._joining = False
-        if heard:
-            self._perform(self._brain.handle(NeighboursHeard(self._clock(), list(heard.values()))))
+        if heard and not self.finished:
+            # One that resumes stands where it stood, with what it remembers of its edges.
+            event = NeighboursHeard if new else UpdatesArrived
+            self._perform(self._brain.handle(event(self._clock(), list(heard.values()))))
 
     def _follow(self) -> None:
         """Take over what was decided of the edges since the last look."""
@@ -200,9 +204,7 @@ class Trainer:
         if self._followed is None:
             self._join(new=True)
             return
-        if self._post.floor >= self._brain.counters.incarnation:
-            incarnation = self._store.next_incarnation(self._post.floor)
-            self._perform(self._brain.handle(Reincarnated(self._clock(), incarnation)))
+        self._heed_floor()
         updates = self._post.take()
         if updates:
             self._perform(self._brain.handle(UpdatesArrived(self._clock(), updates)))
@@ -211,6 +213,12 @@ class Trainer:
             self._learner.gradient.mul_(self._weight)
         event = GradientComputed(self._clock(), result.loss, result.samples, result.finite)
         self._perform(self._brain.handle(event))
+
+    def _heed_floor(self) -> None:
+        """Go on as a later life than any that a neighbour, or the outbox, remembers of this site."""
+        if self._post.floor >= self._brain.counters.incarnation:
+            incarnation = self._store.next_incarnation(self._post.floor)
+            self._perform(self._brain.handle(Reincarnated(self._clock(), incarnation)))
 
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:
@@ -298,9 +306,8 @@ class Trainer:
                 "checkpoint does not help; a smaller learning rate or training.clip would"
             )
         log.error("no finite gradient in %d steps: back to the last good checkpoint", bad_steps)
-        self._brain.load_model(checkpoint.tensors)
         self._learner.load_model(_without_prefix(checkpoint.tensors, _LEARNER))
-        self._brain.rolled_back()
+        self._perform(self._brain.roll_back(checkpoint.tensors, checkpoint.metadata[_MEMO]))
         self._went_back_to, self._saved = checkpoint.number, False
 
 

@@ -15,7 +15,7 @@ from concord.site.ports import Box, Mailbox, Receipt, Slot
 from concord.transport.offload import offload
 from concord.transport.traffic import ExchangeState
 from concord.wire.codec import Expectation, decode
-from concord.wire.messages import Update
+from concord.wire.messages import Stamp, Update
 from concord.wire.sanity import FACTOR, Scales, magnitudes
 
 TABLE_AGE = 1.0
@@ -51,6 +51,7 @@ class EdgeBook:
         self._text: str | None = None
         self._expectations: dict[str, Expectation] | None = None
         self._own_scales: Mapping[str, float] = {}
+        self._seen: dict[str, Stamp] = {}
         self._read_at = -TABLE_AGE
 
     async def expectation(self, neighbour: str, max_age: float = TABLE_AGE) -> Expectation:
@@ -70,6 +71,10 @@ class EdgeBook:
     def own_scales(self) -> Mapping[str, float]:
         """How large the numbers are that this site sends, by part, as the table last read says."""
         return self._own_scales
+
+    def seen(self, neighbour: str) -> Stamp | None:
+        """The newest update of `neighbour` that the trainer had taken in when the table was last read."""
+        return self._seen.get(neighbour)
 
     async def refresh(self) -> None:
         """Look at the table now; errors as `expectation`, but for NotAllowed."""
@@ -91,12 +96,14 @@ class EdgeBook:
             return
         try:
             table = EdgeTable.from_json(text)
+            seen = {neighbour: Stamp.parse(stamp) for neighbour, stamp in table.seen.items()}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MailboxError(f"the edge table in the mailbox of {self._site} cannot be read") from error
         self._expectations = {
             neighbour: expect(table, neighbour, self._site, self._max_bytes) for neighbour in table.edges
         }
         self._own_scales = table.scales
+        self._seen = seen
         self._text = text
 
 
@@ -136,13 +143,21 @@ class Acceptance:
         except UpdateRefused as refusal:
             self.refuse(neighbour, refusal)
             raise
-        receipt = await self._mailbox.put(Box.INBOX, neighbour, Slot(update.header.stamp, blob))
+        receipt = await self._store(neighbour, Slot(update.header.stamp, blob))
         if receipt.stored:
             traffic.received += 1
             traffic.age.add(max(0.0, self._clock() - update.header.sent_at))
         else:
             traffic.known += 1
         return receipt
+
+    async def _store(self, neighbour: str, slot: Slot) -> Receipt:
+        # An inbox that lost what the trainer took in would store what the trainer then passes over as old, and a
+        # neighbour that lost its state would never learn that it must go on above what it once sent.
+        seen = self._book.seen(neighbour)
+        if seen is not None and slot.stamp < seen:
+            return Receipt(stored=False, newest=seen)
+        return await self._mailbox.put(Box.INBOX, neighbour, slot)
 
     def refuse(self, neighbour: str, refusal: UpdateRefused) -> None:
         """Count a refusal."""
