@@ -1,4 +1,4 @@
-"""Known vulnerabilities of the packages in constraints.txt, by pip-audit, which asks an advisory service on the internet.
+"""Known vulnerabilities of the packages in constraints.txt, by pip-audit, which asks an advisory service elsewhere.
 
 `python -m tools.audit` ends with 0 if none is known, 1 if there are some, 3 if the service cannot be asked, of all
 packages or of a few: then nothing is known.
