@@ -14,7 +14,7 @@ IMAGE_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo figure1 figure2 paper test check lint type arch e2e bench peers image test-containers clean
+.PHONY: help install demo figure1 figure2 paper test check lint type arch audit e2e bench peers image test-containers clean
 .PHONY: kind-up kind-demo kind-down chart-docs rendered
 
 help:  ## List the verbs.
@@ -48,6 +48,9 @@ type: $(VENV)/dev.stamp  ## Check the types (mypy, strict).
 
 arch: $(VENV)/dev.stamp  ## Check who imports whom (import-linter).
 	$(BIN)/lint-imports
+
+audit: $(VENV)/dev.stamp  ## Ask an advisory service about the packages we build with; exit 3 inside if it cannot be asked.
+	$(BIN)/python -m tools.audit $(ARGS)
 
 e2e: $(VENV)/dev.stamp  ## Test in the Kubernetes cluster that KUBECONFIG names, in a namespace of its own.
 	@test -n "$$KUBECONFIG" || { echo "set KUBECONFIG to the cluster to test in"; exit 1; }
