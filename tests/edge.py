@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -49,7 +50,7 @@ LONG = 20
 """Rounds that both have done at first: more than they heal in, so that nobody is heard again just by counting up."""
 
 
-class Waits(Exception):  # noqa: N818
+class Waits(Exception):
     """A turn has nothing to do now."""
 
 
@@ -264,10 +265,8 @@ class End:
 
     def turn(self, turn: Coroutine[Any, Any, None]) -> None:
         self.edge.clock.now += 40.0
-        try:
+        with suppress(Waits, MailboxError, NotAllowed):
             drive(turn)
-        except (Waits, MailboxError, NotAllowed):
-            pass
 
     def empty(self) -> None:
         """The Redis of the site is started again, and it kept nothing."""
@@ -416,7 +415,9 @@ class OneEdge:
                     self.do(f"{verb} {name}")
             if self.is_well():
                 return
-        raise AssertionError({name: (str(end.heard), sorted(map(str, end.said_now))) for name, end in self.ends.items()})
+        raise AssertionError(
+            {name: (str(end.heard), sorted(map(str, end.said_now))) for name, end in self.ends.items()}
+        )
 
     def is_well(self) -> bool:
         """Whether each end has taken in something that the other said since the faults ended."""

@@ -44,7 +44,22 @@ EXPECTED = Expectation(
 SOUND = encode(Update(HEADER, PARTS))
 FREE = ("incarnation", "sequence", "step", "round", "sent_at")
 """Header fields that a sender alone knows: another number in them is another sound update."""
-BAD_TEXTS = ("", "0", "-1", "nan", "inf", "1e400", "2", "9007199254740992", "x", "N3", "٣", "0.1000002", "\x00", "1" * 99)
+BAD_TEXTS = (
+    "",
+    "0",
+    "-1",
+    "nan",
+    "inf",
+    "1e400",
+    "2",
+    "9007199254740992",
+    "x",
+    "N3",
+    "٣",
+    "0.1000002",
+    "\x00",
+    "1" * 99,
+)
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int8, torch.bool)
 
 Change = Callable[[random.Random], bytes]

@@ -32,7 +32,9 @@ WAYS = {
     "both push and pull": ("AB", "AB"),
 }
 ENDS = "AB"
-USUAL = [f"{verb} {end}" for verb in ("train", "carry", "fetch", "push", "pull", "look", "save", "follow") for end in ENDS]
+USUAL = [
+    f"{verb} {end}" for verb in ("train", "carry", "fetch", "push", "pull", "look", "save", "follow") for end in ENDS
+]
 FAULTS = [
     *(f"push {end} {fate}" for end in ENDS for fate in ("lost", "unanswered", "late", "twice")),
     *(f"pull {end} {fate}" for end in ENDS for fate in ("lost", "unanswered")),
