@@ -97,8 +97,8 @@ rendered: $(VENV)/dev.stamp  ## Make the manifests in k8s/rendered anew.
 BUILD_ARGS := VERSION BASE_IMAGE BUILD_IMAGE TORCH_INDEX EXTRAS SOURCE REVISION
 image: VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 image: REVISION := $(shell git rev-parse HEAD 2>/dev/null)
-image:  ## Build the container image concord:dev; docs/image.md tells of CUDA, mirrors and CAs.
-	$(DOCKER) build --file services/Dockerfile --tag $(IMAGE) $(IMAGE_ARGS) \
+image:  ## Build the container image concord:dev, by its version too; docs/image.md tells of CUDA, mirrors and CAs.
+	$(DOCKER) build --file services/Dockerfile --tag $(IMAGE) $(if $(filter concord:dev,$(IMAGE)),--tag concord:$(VERSION)) $(IMAGE_ARGS) \
 	  $(foreach name,$(BUILD_ARGS),$(if $(filter undefined,$(origin $(name))),,--build-arg $(name)='$($(name))')) .
 
 test-containers: $(VENV)/dev.stamp  ## Build the image and run eight sites in containers; needs a container engine.

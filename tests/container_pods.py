@@ -112,9 +112,12 @@ class Pods:
 
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:
         """Return once `condition` holds; AssertionError with the last words of every site if it never does."""
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < deadline, "\n".join(
-                [f"not seen: {what}", *(f"{name}: {pod.last_words()}" for name, pod in self.pods.items())]
-            )
-            time.sleep(0.1)
+        wait_until(condition, what, lambda: "\n".join(f"{name}: {pod.last_words()}" for name, pod in self.pods.items()))
+
+
+def wait_until(condition: Callable[[], bool], what: str, last_words: Callable[[], str]) -> None:
+    """Return once `condition` holds; AssertionError with the last words if it never does."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"not seen: {what}\n{last_words()}"
+        time.sleep(0.1)

@@ -6,9 +6,9 @@ Checks at every turn what must never happen; `settle` ends the faults and checks
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Coroutine, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -265,7 +265,7 @@ class End:
 
     def turn(self, turn: Coroutine[Any, Any, None]) -> None:
         self.edge.clock.now += 40.0
-        with suppress(Waits, MailboxError, NotAllowed):
+        with contextlib.suppress(Waits, MailboxError, NotAllowed):
             drive(turn)
 
     def empty(self) -> None:

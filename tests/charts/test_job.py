@@ -112,3 +112,16 @@ def test_numbers_stay_whole_on_their_way() -> None:
     assert yaml.safe_load(release.job)["exchange"]["max_update_bytes"] == 123456789
     (redis,) = release.get("StatefulSet", "concord-n1")["spec"]["template"]["spec"]["initContainers"]
     assert "1073741824" in redis["args"]
+
+
+def test_a_number_that_helm_took_for_a_text_is_a_number() -> None:
+    release = render(
+        *("--set", "job.training.pace=0.5,job.training.learning_rate=1e-3,sites.n1.learning_rate=.05"),
+        *("--set", "fleet.enabled=true,fleet.grace=0.5"),
+    )
+    job = parse_job(release.job)
+    assert (job.training.pace, job.training.learning_rate) == (0.5, 1e-3)
+    assert job.sites["n1"].learning_rate == Membership.from_json(release.membership).sites["n1"].learning_rate == 0.05
+    assert {"name": "CONCORD_FLEET_GRACE", "value": "0.5"} in release.get("Deployment", "concord-fleet")["spec"][
+        "template"
+    ]["spec"]["containers"][0]["env"]

@@ -298,9 +298,8 @@ def test_predictions_go_on_while_pods_are_replaced(name: str) -> None:
             continue
         assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
         pod = deployment["spec"]["template"]["spec"]
-        command, seconds = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
-        assert command == "sleep"
-        assert 0 < int(seconds) < pod["terminationGracePeriodSeconds"]
+        (drain,) = [entry["value"] for entry in pod["containers"][0]["env"] if entry["name"] == "CONCORD_DRAIN"]
+        assert 0 < int(drain) < pod["terminationGracePeriodSeconds"]
 
 
 def test_a_scaled_deployment_does_not_say_how_many_it_is() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator
 
 import pytest
@@ -35,6 +36,14 @@ def test_the_manifests_are_whole_and_know_nothing_of_helm() -> None:
     assert {one["metadata"]["namespace"] for one in release.objects} == {"concord"}
     assert len(release.of("StatefulSet")) == 8
     assert release.names("Job") == {"concord-certificates"}
+
+
+def test_the_defaults_ask_for_the_image_that_is_built_here() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    image = yaml.safe_load((CHART / "values.yaml").read_text())["image"]
+    assert chart["appVersion"] == project["version"]
+    assert (image["repository"], image["tag"], image["digest"]) == ("concord", "", "")
 
 
 def test_every_value_is_explained() -> None:

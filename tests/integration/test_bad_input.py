@@ -48,7 +48,7 @@ Command = Callable[..., subprocess.Popen[str]]
         ("task={model: 'own:missing', data: 'own:load'}", 2, "missing"),
         ("algorithm=ecl-ivsr", 2, "did you mean 'ecl-isvr'?"),
         ("topology={kind: edges, edges: [[N1, N2], [N3, N4]]}", 2, "it falls apart into N1, N2 | N3, N4"),
-        ("training.learning_rate=1e6", 2, "smaller learning rate"),
+        ("training.learning_rate=1e30", 2, "smaller learning rate"),
         ("training.local_step=3", 2, "local_steps"),
     ],
 )

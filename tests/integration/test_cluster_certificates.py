@@ -273,7 +273,8 @@ def test_without_a_cluster_it_is_told_where_one_is_looked_for(
         (("--site", "n1=x"), "--site: n1 is given twice"),
         (("--site", "n_3=x"), "--site: should be letters, digits"),
         (("--site", "n3=a b"), "--dns: should be a host name"),
-        (("--site", "N3=x"), "the Secret's name: should be lower-case letters"),
+        (("--site", "N1=x"), "--site: N1, n1 is given twice"),
+        (("--ca-secret", "Fed-ca"), "the Secret's name: should be lower-case letters"),
         (("--label", "x"), "--label: should be KEY=VALUE"),
         (("--ca-secret", "fed-tls-n1"), "--ca-secret: fed-tls-n1 is also the name of a site's Secret"),
     ],
@@ -282,3 +283,10 @@ def test_a_wrong_argument_is_told(concord: Run, cluster: FakeCluster, more: tupl
     outcome = concord(*ARGUMENTS, *more)
     assert (outcome.code, message in outcome.err) == (2, True)
     assert cluster.asked == []
+
+
+def test_a_secret_has_its_site_in_lower_case_and_the_certificate_as_it_is(concord: Run, cluster: FakeCluster) -> None:
+    assert actions(concord, "--site", "North=north.clinic.svc")["fed-tls-north"] == "created"
+    certificate = x509.load_pem_x509_certificate(cluster.content("fed-tls-north")["tls.crt"])
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["spiffe://digits/site/North"]

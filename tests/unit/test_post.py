@@ -278,3 +278,21 @@ async def test_what_was_judged_by_a_table_that_is_announced_anew_meanwhile_is_ju
     mailbox.collect = super(Slow, mailbox).collect  # type: ignore[method-assign]
     await post.fetch()
     assert [one.header.stamp for one in post.take()] == [new.header.stamp]
+
+
+async def test_the_table_says_how_large_the_numbers_are_that_the_site_sends() -> None:
+    mailbox = MemoryMailbox()
+    post = Post("N1", mailbox, MemoryShelf())
+    running = asyncio.create_task(post.run())
+    for sent, wanted in ((None, {}), (3, {"message": 4.0}), (0, {"message": 0.0})):
+        post.announce(table(), {"N2": None, "N3": None})
+        if sent is not None:
+            post.send([update("N1", "N2", sent)])
+        assert await post.flush(5.0)
+        post.report("{}")
+        assert await post.flush(5.0)
+        note = await mailbox.read_note(NOTE_EDGES)
+        assert note is not None
+        assert EdgeTable.from_json(note).scales == wanted
+    running.cancel()
+    await asyncio.wait((running,))

@@ -28,6 +28,7 @@ job says. Files that render objects read it with `include "concord.model" . | fr
 {{- $oneWay := false -}}
 {{- range $name := $names -}}
   {{- $given := hasKey $local $name | ternary (get $local $name) (get $peers $name) | default dict -}}
+  {{- include "concord.numbers" $given -}}
   {{- $said := pick $given "learning_rate" "local_steps" "batch_size" "weight" "reach" "shard" -}}
   {{- $member := pick $given "learning_rate" "local_steps" "reach" -}}
   {{- if hasKey $local $name -}}
@@ -86,11 +87,23 @@ job says. Files that render objects read it with `include "concord.model" . | fr
   {{- /* Helm drops a null of values.yaml once anything beside it is changed; it means: no end. */ -}}
   {{- $training := $job.training | default dict -}}
   {{- if not (hasKey $training "rounds") }}{{ $_ := set $job "training" (set $training "rounds" nil) }}{{ end -}}
+  {{- range $key, $section := omit $job "name" "task" -}}
+    {{- if kindIs "map" $section }}{{ include "concord.numbers" $section }}{{ end -}}
+  {{- end -}}
 {{- end -}}
 {{- if not (regexMatch "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$" (toString ($job.name | default ""))) -}}
   {{- fail (printf "job: name should be lower-case letters, digits and - inside, at most 63, found '%v'" ($job.name | default "")) -}}
 {{- end -}}
 {{ $job | toJson }}
+{{- end -}}
+
+{{/* Texts that are numbers become numbers, in place: `--set` makes a text of 0.05. */}}
+{{- define "concord.numbers" -}}
+{{- range $key, $value := . -}}
+  {{- if and (kindIs "string" $value) (regexMatch "^-?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?$" $value) -}}
+    {{- $_ := set $ $key (float64 $value) -}}
+  {{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The sites of this release, name -> overrides, from any of the forms. Arguments: root, job. */}}

@@ -115,6 +115,10 @@ no address of others and no proof of identity, inference neither and no graph.
 - name: CONCORD_THREADS
   value: {{ .site.spec.threads | int | quote }}
 {{- end }}
+{{- if eq .component "inference" }}
+- name: CONCORD_DRAIN
+  value: {{ .site.spec.inference.drainSeconds | int | quote }}
+{{- end }}
 {{- if or $trains $exchanges }}
 - name: CONCORD_TOPOLOGY
   value: /etc/concord/topology/topology.json

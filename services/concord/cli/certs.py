@@ -112,7 +112,7 @@ def kubernetes(
     namespace: Annotated[str, typer.Option(help="The namespace of all Secrets.")],
     site: Annotated[list[str], typer.Option(help="A site and its host names: n1=NAME,NAME; repeatable.")],
     ca_secret: Annotated[str, typer.Option(help="The Secret of the CA; made if it is not there, else not changed.")],
-    secret_prefix: Annotated[str, typer.Option(help="A site's Secret is called by this and the site's name.")],
+    secret_prefix: Annotated[str, typer.Option(help="A site's Secret is called by this and the name in lower case.")],
     label: Annotated[list[str] | None, typer.Option(help="A label for Secrets: KEY=VALUE; repeatable.")] = None,
     days: Days = 365,
     ca_days: Annotated[int, typer.Option(min=1, help="The same, of a CA that is made.")] = 3650,
@@ -120,12 +120,13 @@ def kubernetes(
 ) -> None:
     """Keep the Secrets of a federation's sites in a namespace: made if missing, renewed in time, else left alone."""
     sites = tuple(_kubernetes_site(federation, text) for text in site)
-    twice = {one.site for one in sites if sum(one.site == other.site for other in sites) > 1}
+    twice = {one.site for one in sites if sum(one.site.lower() == other.site.lower() for other in sites) > 1}
     if twice:
         raise JobError(f"--site: {', '.join(sorted(twice))} is given twice")
-    for name in (ca_secret, *(secret_prefix + one.site for one in sites)):
+    names = {secret_prefix + one.site.lower() for one in sites}
+    for name in (ca_secret, *sorted(names)):
         _check(_SECRET, "the Secret's name", name, "lower-case letters, digits, . and - inside, at most 253")
-    if ca_secret in {secret_prefix + one.site for one in sites}:
+    if ca_secret in names:
         raise JobError(f"--ca-secret: {ca_secret} is also the name of a site's Secret")
     _makers()
     try:

@@ -22,7 +22,7 @@ class AlgorithmOptions:
         whole (PDMM, fastest); 0.5 takes half of it (ADMM, calmest).
     penalty_scale: multiplies the penalty that ecl-isvr and c-ecl derive, no unit. Three to ten helps where sites drift
         apart between messages.
-    gamma_scale: of sm-ecl, no unit: one over the penalty is gamma_scale * learning rate * (local steps - 1)
+    gamma_scale: of sm-ecl, no unit: one over the penalty is gamma_scale * 7 * learning rate
         times the larger degree. Larger learns faster, until it diverges.
     compression: of c-ecl, what a message tells: random-k coordinates, the top-k changes (which take twice the
         bytes), a random low-rank projection, or with none everything.

@@ -8,7 +8,7 @@ Legend: w, g, u_ij, mu, eta, K, E_i as in `ecl`; q smoothed gradient, v velocity
 measured interval between messages in own steps, taken anew with each of them; D the reach, a number for each
 layer l. One local step:
 
-    q    <- beta q + (1 - beta) g                              beta = 1 - 1 / (6 K)
+    q    <- beta q + (1 - beta) g                              beta = 1 - 1 / (6 max(K, 8))
     u_ij <- u_ij + c v                                         c = 0.9; only while the edge is fresh
     w'    = (1 - alpha) w + alpha (sum_j eta_ij u_ij - D q) / sum_j eta_ij         alpha = 1/2
     v    <- v + (w' - w - v) / tau                             tau = 10 max I_ij over the fresh edges
@@ -21,7 +21,8 @@ With one D for all, the shared filters of convolutions and the last layer are th
 sites of a deep network swing against each other. It is the same at all sites, so it moves no fixed point.
 
 Messages, receipt and fixed point are those of ECL with eta_ij = 1 / (gamma max(E_i, E_j)), where
-gamma = 0.35 mu (K - 1). Convergence is measured, not proved. With theta = 1 it needs sites that are not in
+gamma = 0.35 * 7 mu, whatever K is: with more steps to the round a longer reach makes deep networks swing, and with
+fewer a shorter one makes them slow. Convergence is measured, not proved. With theta = 1 it needs sites that are not in
 perfect lock-step (uneven speeds, some loss or chance in the timing are enough), below 1 it does not.
 """
 
@@ -36,13 +37,15 @@ from torch import Tensor
 
 from concord.consensus.algorithm import EdgeEnd, EdgeTerms, LocalStep, Message
 from concord.consensus.base import AnchoredAlgorithm
-from concord.consensus.ecl import longest_drift
 from concord.consensus.options import AlgorithmOptions
 
 MIXING = 0.5
 """alpha: the part of the way to the anchors that one local step goes."""
 SMOOTHING_ROUNDS = 6
-"""Over how many rounds the gradient is averaged: beta = 1 - 1 / (6 K)."""
+"""Over how many rounds the gradient is averaged, counting each as 8 steps at least: beta = 1 - 1 / (6 max(K, 8))."""
+SHORTEST_ROUND = 8
+REACH_STEPS = 7
+"""gamma in units of gamma_scale mu: K - 1 for the K of 8 in which gamma_scale was settled."""
 ANCHOR_SPEED = 0.9
 """c: the part of the velocity that anchors take; below 1 the ride ends by itself."""
 VELOCITY_INTERVALS = 10
@@ -78,7 +81,6 @@ class SmEcl(AnchoredAlgorithm):
     """
 
     name: ClassVar[str] = "sm-ecl"
-    fewest_steps: ClassVar[int] = 2
 
     def __init__(self, primal: Tensor, step: LocalStep, layers: Sequence[int] = ()) -> None:
         super().__init__(primal, step)
@@ -94,7 +96,7 @@ class SmEcl(AnchoredAlgorithm):
 
     @classmethod
     def edge_terms(cls, ours: EdgeEnd, theirs: EdgeEnd, options: AlgorithmOptions) -> EdgeTerms:
-        gamma = options.gamma_scale * longest_drift(ours, theirs)
+        gamma = options.gamma_scale * REACH_STEPS * max(ours.step.rate, theirs.step.rate)
         return EdgeTerms(penalty=1 / (gamma * max(ours.degree, theirs.degree)), averaging=options.averaging)
 
     def state(self) -> dict[str, Tensor]:
@@ -112,7 +114,7 @@ class SmEcl(AnchoredAlgorithm):
         }
 
     def _step(self, gradient: Tensor) -> None:
-        self._smoothed.lerp_(gradient, 1 / (SMOOTHING_ROUNDS * self.step.steps))
+        self._smoothed.lerp_(gradient, 1 / (SMOOTHING_ROUNDS * max(self.step.steps, SHORTEST_ROUND)))
         self._move_anchors()
         move, share = self._direction()
         self.primal.add_(move, alpha=share)

@@ -23,7 +23,7 @@ ALGORITHMS = (
 )
 SERVER_ALGORITHMS = ("fedavg", "fedprox", "scaffold")
 """Those that need a server, which only a simulation has."""
-ALGORITHMS_OF_TWO_STEPS = ("ecl-isvr", "c-ecl", "sm-ecl")
+ALGORITHMS_OF_TWO_STEPS = ("ecl-isvr", "c-ecl")
 """Those whose terms hold 1 / (K - 1), K being the local steps of a round."""
 ALGORITHM_OPTIONS = {
     "penalty": ("ecl",),

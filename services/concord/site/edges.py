@@ -39,6 +39,7 @@ class Edge:
 class EdgeTable:
     """`layout` says what each part of a message is; `incarnation` is the trainer's.
 
+    `scales` is about how large the numbers are that the site itself sends in each part; empty as long as it has not.
     `seen` is the newest stamp taken in from each neighbour, as text, if any: older ones are of no use, whether or not
     the inbox still holds what was taken.
     """
@@ -49,6 +50,7 @@ class EdgeTable:
     incarnation: int
     layout: Mapping[str, PartLayout]
     edges: Mapping[str, Edge]
+    scales: Mapping[str, float] = field(default_factory=dict)
     seen: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from concord.consensus.vectors import not_finite
 from concord.errors import CheckpointError, TaskError
 from concord.learning.checkpoint import CheckpointStore
 from concord.learning.steps import Learner
@@ -106,6 +107,9 @@ class Trainer:
         self._join_timeout = join_timeout
         self._joining = True
         self._followed = edges
+        self._went_back_to: int | None = None
+        self._saved = False
+        """Whether a checkpoint was saved since the last rollback."""
         self.booted = False
         """Whether the newest checkpoint, if there is one, is loaded."""
         self.status = "{}"
@@ -267,11 +271,17 @@ class Trainer:
 
     def _save(self) -> None:
         tensors, memo = self._brain.state()
+        odd = not_finite(tensors)  # what the learner adds may hold infinities for good reason, such as masks
         tensors.update({_LEARNER + name: tensor for name, tensor in self._learner.state().items()})
+        if odd:
+            log.error("no new checkpoint, the previous one is kept: %s holds NaN or infinity", ", ".join(odd))
+            return
         try:
             self._store.save(self._brain.counters.step, tensors, {_MEMO: memo})
         except CheckpointError as error:
             log.error("no new checkpoint, the previous one is kept: %s", error)
+        else:
+            self._saved = True
 
     def _publish_snapshot(self, version: int) -> None:
         progress = self._brain.progress(self._clock())
@@ -288,7 +298,8 @@ class Trainer:
         )
 
     def _roll_back(self, bad_steps: int) -> None:
-        checkpoint = self._store.load_newest()
+        # One that led here again without another being saved was bad already, if finite: then the one before it.
+        checkpoint = self._store.load_newest(before=None if self._saved else self._went_back_to)
         if checkpoint is None or self._brain.counters.rollbacks >= _MAX_ROLLBACKS:
             raise TaskError(
                 f"training.learning_rate: the last {bad_steps} steps had no finite gradient and going back to a "
@@ -297,6 +308,7 @@ class Trainer:
         log.error("no finite gradient in %d steps: back to the last good checkpoint", bad_steps)
         self._learner.load_model(_without_prefix(checkpoint.tensors, _LEARNER))
         self._perform(self._brain.roll_back(checkpoint.tensors, checkpoint.metadata[_MEMO]))
+        self._went_back_to, self._saved = checkpoint.number, False
 
 
 class _Rate:

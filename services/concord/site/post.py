@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +24,7 @@ from concord.site.expectation import expect
 from concord.site.ports import Box, Mailbox, Slot, Snapshot, SnapshotShelf
 from concord.wire.codec import decode, encode
 from concord.wire.messages import Stamp, Update
+from concord.wire.sanity import CEILING, magnitudes
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +72,7 @@ class Post:
         self._sent: dict[str, Update] = {}
         self._arrived: dict[str, Update] = {}
         self._table: EdgeTable | None = None
+        self._scales: dict[str, float] = {}
         self._seen: dict[str, Stamp | None] = {}
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -113,7 +117,8 @@ class Post:
             self._desk.notes[NOTE_STATUS] = status
             if self._table is not None:
                 seen = {name: str(stamp) for name, stamp in self._seen.items() if stamp is not None}
-                self._desk.notes[NOTE_EDGES] = dataclasses.replace(self._table, seen=seen).to_json()
+                table = dataclasses.replace(self._table, scales=self._scales, seen=seen)
+                self._desk.notes[NOTE_EDGES] = table.to_json()
         self._ring()
 
     def publish(self, snapshot: Snapshot) -> None:
@@ -208,6 +213,8 @@ class Post:
         for neighbour in desk.gone:
             for box in Box:
                 await self._mailbox.discard(box, neighbour)
+        for update in itertools.islice(desk.updates.values(), 1):  # all of a round are of one size
+            self._scales = {name: _rounded(size) for name, size in magnitudes(update.parts).items()}
         for update in desk.updates.values():
             header = dataclasses.replace(update.header, sent_at=self._wall_clock())
             slot = Slot(header.stamp, encode(Update(header, update.parts)))
@@ -280,3 +287,8 @@ class Post:
         if failures == 1:
             log.warning("the mailbox is out of reach, training goes on: %s", error)
         await asyncio.sleep(delay)
+
+
+def _rounded(size: float) -> float:
+    """Up to a power of two, so that the table need not be read anew with every round."""
+    return 2.0 ** math.ceil(math.log2(min(size, CEILING))) if size > 0 else 0.0
