@@ -130,6 +130,51 @@ def test_a_resumed_trainer_goes_on_bit_identically(tmp_path: Path) -> None:
     assert (first.stamp.incarnation, first.round, last.round) == (2, 6, 12)
 
 
+@pytest.mark.parametrize("look", [1, 2])
+def test_a_resumed_trainer_takes_in_news_whenever_it_finds_it(look: int, tmp_path: Path) -> None:
+    """News at its very first look does not make it a site that begins where its neighbours are."""
+    Site(tmp_path / "a", rounds=5).train()
+    site, other = Site(tmp_path / "a", rounds=6), Site(tmp_path / "b", rounds=1)
+    news = update_to_n1(other.brain, 0.25, 7)
+    looks: list[Tensor] = []
+
+    class Full(RecordingPost):
+        """Has news when the trainer looks for the first or the second time: both are before its first step."""
+
+        def take(self) -> list[Update]:
+            looks.append(site.primal.clone())
+            return [news] if len(looks) == look else []
+
+    site.trainer._post = Full()
+    checkpoint = site.store.load_newest()
+    assert checkpoint is not None
+    site.train()
+    assert all(torch.equal(primal, checkpoint.tensors["primal"]) for primal in looks[:2])
+    assert site.brain.progress(0.0).edges["N2"].received == 1
+
+
+def test_a_finished_trainer_goes_on_above_a_life_that_is_remembered(tmp_path: Path) -> None:
+    site = Site(tmp_path, rounds=1)
+    stop = threading.Event()
+
+    class Remembered(RecordingPost):
+        """A neighbour remembers a ninth life once the site has finished."""
+
+        def send(self, updates: Any) -> None:
+            super().send(updates)
+            if self.floor:
+                stop.set()
+            self.floor = 9
+
+        def drain(self, timeout: float) -> bool:
+            return True
+
+    site.trainer._post = post = Remembered()
+    site.trainer.run(stop)
+    assert [update.header.stamp.incarnation for update in post.sent] == [1, 10]
+    assert torch.equal(post.sent[0].parts["message"], post.sent[1].parts["message"])
+
+
 def test_terms_that_a_new_job_changed_hold_after_a_restart(tmp_path: Path) -> None:
     Site(tmp_path, rounds=3).train()
     changed = Site(tmp_path, rounds=4, penalty=7.0)
