@@ -46,7 +46,7 @@ PLAN = Plan(
 PENALTIES = (1.0, 2.0)
 HEAL_ROUNDS = 8
 """Rounds of both sites, without faults, after which each must have heard the other's present life."""
-LONG = 20
+LONG = 10
 """Rounds that both have done at first: more than they heal in, so that nobody is heard again just by counting up."""
 
 
