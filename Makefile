@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# How many times their usual length the tests of `make proof` run for, and for how long `make fuzz` looks.
+PROOF ?= 50
+FUZZ_SECONDS ?= 60
 # More arguments for a verb, e.g. make test ARGS='-k job'.
 ARGS   ?=
 # The container engine and the image's name. BASE_IMAGE, BUILD_IMAGE, TORCH_INDEX, EXTRAS and SOURCE, where they are
@@ -14,7 +17,8 @@ IMAGE_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo figure1 figure2 paper test check lint type arch e2e bench peers image test-containers clean
+.PHONY: help install demo figure1 figure2 paper test check lint type arch audit proof fuzz e2e bench peers image
+.PHONY: test-containers clean
 .PHONY: kind-up kind-demo kind-down chart-docs rendered
 
 help:  ## List the verbs.
@@ -49,9 +53,19 @@ type: $(VENV)/dev.stamp  ## Check the types (mypy, strict).
 arch: $(VENV)/dev.stamp  ## Check who imports whom (import-linter).
 	$(BIN)/lint-imports
 
+audit: $(VENV)/dev.stamp  ## Ask an advisory service about the packages we build with; exit 3 inside if it cannot be asked.
+	$(BIN)/python -m tools.audit $(ARGS)
+
 e2e: $(VENV)/dev.stamp  ## Test in the Kubernetes cluster that KUBECONFIG names, in a namespace of its own.
 	@test -n "$$KUBECONFIG" || { echo "set KUBECONFIG to the cluster to test in"; exit 1; }
 	CONCORD_E2E=1 $(BIN)/python -m pytest tests/e2e $(ARGS)
+
+proof: $(VENV)/dev.stamp  ## The tests of docs/guarantees.md at fifty times the length: a million changed updates.
+	CONCORD_PROOF=$(PROOF) $(BIN)/python -m pytest tests/proof --timeout 3600 $(ARGS)
+
+fuzz: $(VENV)/dev.stamp  ## Look for bytes that the codec mistakes, guided by coverage, for FUZZ_SECONDS (60).
+	$(PIP) install --constraint constraints.txt --editable '.[fuzz]'
+	PYTHONPATH=services $(BIN)/python tests/fuzz/fuzz_codec.py -max_total_time=$(FUZZ_SECONDS) $(ARGS)
 
 bench: $(VENV)/dev.stamp  ## Measure, print medians with the machine's load, and write out/bench.json.
 	$(BIN)/python -m benchmarks $(ARGS)

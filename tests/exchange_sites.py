@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from concord.apps.connections import ConnectionLimits
 from concord.apps.door import open_door
 from concord.apps.exchange import ExchangeService, ExchangeSettings, create_app, create_exchange
 from concord.apps.serve import Server, bind
@@ -21,6 +22,7 @@ from concord.site.edges import NOTE_EDGES, Edge, EdgeTable
 from concord.site.ports import Box, Mailbox, Slot
 from concord.transport.identity import Trust
 from concord.transport.lane import CourierSettings, EdgeRoute
+from concord.transport.rates import RateLimits
 from concord.transport.tls import SiteTls
 from concord.wire.codec import encode
 from concord.wire.messages import Header, Stamp, Update
@@ -95,6 +97,7 @@ class Site:
     mailbox: Mailbox
     service: ExchangeService
     door: str
+    server: Server
 
 
 @asynccontextmanager
@@ -111,6 +114,8 @@ async def exchange_site(
     reroutes: asyncio.Queue[tuple[EdgeRoute, ...]] | None = None,
     tls: SiteTls | None = None,
     door_port: int = 0,
+    limits: ConnectionLimits | None = None,
+    rates: RateLimits | None = None,
 ) -> AsyncIterator[Site]:
     """A site whose trainer has published its edges, served from this event loop."""
     mailbox = mailbox or MemoryMailbox()
@@ -126,12 +131,15 @@ async def exchange_site(
         tls=tls or TLS,
         look_interval=0.02,
         courier=courier,
+        rates=rates or RateLimits(),
     )
     service = create_exchange(mailbox, settings)
-    door = open_door(service.door, service.tls, Settings(exchange_port=door_port), service.release)
-    server = Server(create_app(service, door), bind("127.0.0.1", port), service.release)
+    turned_away = service.state.turned_away
+    door = open_door(service.door, service.tls, Settings(exchange_port=door_port), service.release, turned_away)
+    listener = bind("127.0.0.1", port)
+    server = Server(create_app(service, door), listener, service.release, limits=limits, turned_away=turned_away)
     async with server.running():
-        yield Site(name, server.url, mailbox, service, server.url if door is None else door.url)
+        yield Site(name, server.url, mailbox, service, server.url if door is None else door.url, server)
 
 
 async def _each(queue: asyncio.Queue[tuple[EdgeRoute, ...]]) -> AsyncIterator[tuple[EdgeRoute, ...]]:

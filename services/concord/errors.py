@@ -11,6 +11,7 @@ ConcordError
 ├── UpdateRefused            a neighbour's update that must not reach the trainer; carries a RefusalReason
 ├── SnapshotRefused          a published model that must not be served; carries a RefusalReason
 ├── IdentityError            a request does not prove that it comes from the site it names
+├── TooOftenError            a caller asks more often than it may; carries the seconds until it may again
 ├── MailboxError             the site's own Redis cannot be reached, or refused a write
 ├── TransportError           a neighbour cannot be reached, or answered with something unexpected
 ├── ClusterError             the Kubernetes API cannot be reached, or refused; carries the HTTP status
@@ -74,6 +75,7 @@ class RefusalReason(StrEnum):
     TERMS = "terms"
     LAYOUT = "layout"
     NOT_FINITE = "not_finite"
+    ABSURD = "absurd"
 
 
 NOT_ALLOWED = "not_allowed"
@@ -104,6 +106,14 @@ class IdentityError(ConcordError):
 
 class NotAllowed(IdentityError):
     """The sender may well be who it says, but this is not for it to do."""
+
+
+class TooOftenError(ConcordError):
+    """A caller asks more often than it may; `wait` is in how many seconds it may again."""
+
+    def __init__(self, message: str, wait: float) -> None:
+        super().__init__(message)
+        self.wait = wait
 
 
 class MailboxError(ConcordError):

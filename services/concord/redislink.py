@@ -151,8 +151,12 @@ def _client(url: str, connections: int, connect_timeout: float, read_timeout: fl
             retry=Retry(NoBackoff(), retries, supported_errors=(RedisConnectionError,)),
             protocol=2,
         )
-    except ValueError as error:
-        raise JobError(f"the Redis URL is wrong: {error}") from error
+    except ValueError:
+        # The library quotes what it could not read, and that may be of the password.
+        raise JobError(
+            "the Redis URL is wrong: redis://:PASSWORD@HOST:PORT/DB, rediss://... or unix:///PATH is right, with "
+            "special characters of the password written as %XX"
+        ) from None
     return Redis.from_pool(pool)
 
 

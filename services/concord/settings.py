@@ -74,12 +74,14 @@ class Settings:
     tls_dir        folder with tls.crt, tls.key and ca.crt: neighbours meet over mutual TLS, and no other way; files
                    that change are taken while running
     exchange_port  where neighbours are let in; only with `tls_dir`, without it they come to `port`
+    connections    connections that a port of this process holds at most
+    connections_per_address  those from one remote address; a proxy before many callers needs more
     insecure       without certificates and without a secret, believe whatever name a caller gives; only for a
                    network you trust
     """
 
     site: str = ""
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_url: str = field(default="redis://127.0.0.1:6379/0", repr=False)
     state_dir: Path = Path(".concord/state")
     host: str = "127.0.0.1"
     port: int = 8080
@@ -91,6 +93,8 @@ class Settings:
     secret: Secret | None = None
     tls_dir: Path | None = None
     exchange_port: int = 8443
+    connections: int = 512
+    connections_per_address: int = 256
     insecure: bool = False
 
     def identity_secret(self) -> Secret | None:
@@ -191,7 +195,9 @@ def _seconds(text: str) -> float:
 
 def _redis_url(text: str) -> str:
     if not text.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError(f"should begin with redis://, rediss:// or unix://, found {text!r}")
+        raise ValueError(
+            "should begin with redis://, rediss:// or unix://"
+        )  # unsaid what it is: a password may be in it
     return text
 
 
@@ -217,6 +223,8 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "secret_file": lambda text: Secret.from_file(Path(text)),
     "tls_dir": Path,
     "exchange_port": _port,
+    "connections": _count,
+    "connections_per_address": _count,
     "insecure": _switch,
 }
 _FLAGS = tuple(name for name in _READERS if name != "secret")

@@ -120,6 +120,7 @@ WRONG: dict[RefusalReason, Slot | bytes] = {
     RefusalReason.TERMS: update_slot("N2", "N1", 1, penalty=0.75),
     RefusalReason.LAYOUT: update_slot("N2", "N1", 1, size=9),
     RefusalReason.NOT_FINITE: update_slot("N2", "N1", 1, value=float("nan")),
+    RefusalReason.ABSURD: update_slot("N2", "N1", 1, value=1e12),
     RefusalReason.TOO_LARGE: update_slot("N2", "N1", 1, size=100_000),
 }
 EXPECTED: dict[RefusalReason, object] = {

@@ -226,7 +226,7 @@ def test_too_many_bad_steps_in_a_row_roll_back() -> None:
     outcomes = [step(brain, finite=finite) for finite in (False, False, True, False, False, False)]
     assert outcomes[-1] == [RollBack(3)]
     assert not any(isinstance(action, RollBack) for actions in outcomes[:-1] for action in actions)
-    brain.rolled_back()
+    brain.roll_back(*brain.state())
     assert brain.progress(0.0).rollbacks == 1
     assert step(brain, finite=False) == []
 
@@ -383,3 +383,60 @@ def test_an_update_whose_content_cannot_be_is_counted_and_changes_nothing() -> N
         brain.handle(UpdatesArrived(0.0, [Update(replace(header, stamp=Stamp(1, 1, number + 1)), parts)]))
         assert torch.equal(algorithm.state()["anchor/N2"], before) == (number == 0)
         assert (brain.refused, brain.progress(0.0).edges["N2"].received) == (1, number)
+
+
+def test_an_update_on_other_terms_that_lay_in_the_post_while_they_changed_is_not_absorbed() -> None:
+    brain = make_brain()
+    settle(brain)
+    brain.handle(EdgesChanged(0.0, {"N2": Edge(1, EdgeTerms(penalty=4.0, averaging=1.0))}))
+    brain.handle(UpdatesArrived(0.0, [update_from("N2", Stamp(1, 1, 1))]))
+    assert (brain.seen(), brain.progress(0.0).edges["N2"].received) == ({"N2": None}, 0)
+
+
+def test_a_rollback_takes_in_anew_what_came_since_and_keeps_the_edges_as_they_are_now() -> None:
+    brain = make_brain(neighbours=("N2", "N3"))
+    settle(brain)
+    brain.handle(UpdatesArrived(0.0, [update_from("N2", Stamp(1, 1, 1), value=0.5)]))
+    checkpoint = brain.state()
+    last = update_from("N2", Stamp(1, 1, 2), value=3.0)
+    brain.handle(UpdatesArrived(0.0, [last]))
+    harder = Edge(1, EdgeTerms(penalty=4.0, averaging=1.0))
+    edges = {"N2": harder, "N4": Edge(2, TERMS)}
+    brain.handle(EdgesChanged(0.0, edges))
+    round_ = brain.counters.round
+    action = only(brain.roll_back(*checkpoint), Announce)
+    assert isinstance(action, Announce)
+    assert action.table.edges == edges
+    assert brain.seen() == {"N2": Stamp(1, 1, 1), "N4": None}
+    assert torch.equal(brain.algorithm.state()["anchor/N2"], torch.full((3,), 0.5))
+    assert (brain.counters.round, brain.counters.rollbacks) == (round_, 1)
+    header = replace(last.header, penalty=4.0)
+    brain.handle(UpdatesArrived(0.0, [Update(header, last.parts)]))
+    assert torch.equal(brain.algorithm.state()["anchor/N2"], torch.full((3,), 3.0))
+
+
+def test_a_site_that_has_finished_says_its_last_words_again_in_each_new_life_and_on_new_terms() -> None:
+    brain = make_brain(replace(QUIET, rounds=1))
+    boot(brain)
+    step(brain)
+    last = published(step(brain))["N2"]
+    again = make_brain(replace(QUIET, rounds=1))
+    again.load_state(*brain.state())
+    first = published(boot(again, incarnation=2))["N2"]
+    second = published(again.handle(Reincarnated(0.0, 7)))["N2"]
+    harder = EdgeTerms(penalty=4.0, averaging=1.0)
+    third = published(again.handle(EdgesChanged(0.0, {"N2": Edge(1, harder)})))["N2"]
+    for update in (first, second, third):
+        assert torch.equal(update.parts["message"], last.parts["message"])
+    assert last.header.stamp < first.header.stamp < second.header.stamp < third.header.stamp
+    assert third.header.penalty == 4.0
+
+
+def test_a_finished_site_whose_edge_comes_back_outranks_what_it_said_before_its_first_round() -> None:
+    brain = make_brain(replace(QUIET, rounds=1))
+    boot(brain)
+    brain.greet()
+    step(brain)
+    last = published(step(brain))["N2"].header.stamp
+    brain.handle(EdgesChanged(0.0, {}))
+    assert published(brain.handle(EdgesChanged(0.0, {"N2": Edge(1, TERMS)})))["N2"].header.stamp > last

@@ -43,6 +43,15 @@ def test_what_was_saved_comes_back(store: CheckpointStore) -> None:
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in tensors.items())
 
 
+def test_an_older_one_can_be_asked_for(store: CheckpointStore) -> None:
+    for number in (1, 2, 3):
+        store.save(number, {"primal": torch.tensor([float(number)])}, {})
+    for before, wanted in ((None, 3), (3, 2), (2, 1), (1, 3)):
+        found = store.load_newest(before)
+        assert found is not None
+        assert found.number == wanted
+
+
 def test_an_empty_store_has_none(store: CheckpointStore) -> None:
     assert store.load_newest() is None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -281,6 +282,34 @@ async def test_a_neighbour_that_got_something_newer_by_pulling_is_no_later_life(
     await bench.publish(1)
     await bench.push()
     assert await bench.mailbox.read_note(NOTE_FLOOR) is None
+
+
+async def test_what_the_trainer_has_taken_in_counts_though_the_inbox_lost_it(bench: Bench) -> None:
+    seen = replace(edge_table("N2"), seen={"N2": "1.5.100"})
+    await bench.mailbox.write_note(NOTE_EDGES, seen.to_json())
+    bench.neighbour.answers = [update_slot("N2", "N1", 4, incarnation=1), update_slot("N2", "N1", 1, incarnation=6)]
+    await bench.pull()
+    assert await bench.mailbox.read(Box.INBOX, "N2") is None, "the trainer would pass over it"
+    await bench.pull()
+    assert bench.neighbour.pulled[-1][0] == Stamp(1, 5, 100), "so that the neighbour learns of its later life"
+    slot = await bench.mailbox.read(Box.INBOX, "N2")
+    assert slot is not None
+    assert slot.stamp == Stamp(1, 6, 1)
+
+
+async def test_a_life_that_begins_anew_in_an_emptied_slot_is_noticed_after_a_while(bench: Bench) -> None:
+    clock = Clock()
+    outbox = Outbox(bench.mailbox, bench.state, random.Random(0), clock)
+    old = Stamp(1, 1, 100)
+    await bench.publish(100)
+    assert await outbox.read("N2", None) is not None
+    await bench.mailbox.discard(Box.OUTBOX, "N2")
+    await bench.publish(1)
+    await outbox.heed("N2", old)
+    assert await bench.mailbox.read_note(NOTE_FLOOR) is None, "what was read a moment ago is believed"
+    clock.now += 60.0
+    await outbox.heed("N2", old)
+    assert await bench.mailbox.read_note(NOTE_FLOOR) == "1"
 
 
 async def test_pulls_in_a_hurry_first_and_then_lets_the_neighbour_hold_them(bench: Bench) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
@@ -231,3 +231,68 @@ async def test_what_lies_there_of_a_neighbour_that_is_no_more_is_thrown_away() -
         slot = await mailbox.read(Box.OUTBOX, "N2")
         assert slot is not None
         assert slot.stamp == Stamp(1, 1, 2)
+
+
+async def test_an_outbox_that_remembers_a_later_life_raises_the_floor() -> None:
+    mailbox = MemoryMailbox()
+    await mailbox.put(Box.OUTBOX, "N2", Slot(Stamp(1, 5, 100), b"of a life whose state is lost"))
+    post = Post("N1", mailbox, MemoryShelf())
+    post.send([update("N1", "N2", 1)])
+    await post.deliver()
+    assert post.floor == 5
+    await post.watch()
+    assert post.floor == 5, "no neighbour says less than the outbox"
+
+
+async def test_an_emptied_mailbox_is_filled_again_though_the_trainer_says_nothing_new() -> None:
+    mailbox = MemoryMailbox()
+    post = Post("N1", mailbox, MemoryShelf())
+    await post.watch()
+    post.announce(table(), {"N2": None, "N3": None})
+    post.send([update("N1", "N2", 1), update("N1", "N3", 4)])
+    await post.deliver()
+    mailbox._held.clear()
+    mailbox._notes.clear()
+    await post.watch()
+    await post.deliver()
+    stamps = {name: slot.stamp for name, slot in (await mailbox.collect(Box.OUTBOX, {"N2": None, "N3": None})).items()}
+    assert stamps == {"N2": Stamp(1, 1, 1), "N3": Stamp(1, 1, 4)}
+
+
+async def test_what_was_judged_by_a_table_that_is_announced_anew_meanwhile_is_judged_again() -> None:
+    class Slow(MemoryMailbox):
+        """Lets the trainer announce while the inbox is being read."""
+
+        async def collect(self, box: Box, seen: Mapping[str, Stamp | None]) -> dict[str, Slot]:
+            found = await super().collect(box, seen)
+            post.announce(table(2), {"N2": None, "N3": None})
+            return found
+
+    mailbox = Slow()
+    post = Post("N1", mailbox, MemoryShelf())
+    new = update("N2", "N1", 1, epoch=2)
+    await mailbox.put(Box.INBOX, "N2", Slot(new.header.stamp, encode(new)))
+    post.announce(table(1), {"N2": None, "N3": None})
+    await post.fetch()
+    assert post.take() == []
+    mailbox.collect = super(Slow, mailbox).collect  # type: ignore[method-assign]
+    await post.fetch()
+    assert [one.header.stamp for one in post.take()] == [new.header.stamp]
+
+
+async def test_the_table_says_how_large_the_numbers_are_that_the_site_sends() -> None:
+    mailbox = MemoryMailbox()
+    post = Post("N1", mailbox, MemoryShelf())
+    running = asyncio.create_task(post.run())
+    for sent, wanted in ((None, {}), (3, {"message": 4.0}), (0, {"message": 0.0})):
+        post.announce(table(), {"N2": None, "N3": None})
+        if sent is not None:
+            post.send([update("N1", "N2", sent)])
+        assert await post.flush(5.0)
+        post.report("{}")
+        assert await post.flush(5.0)
+        note = await mailbox.read_note(NOTE_EDGES)
+        assert note is not None
+        assert EdgeTable.from_json(note).scales == wanted
+    running.cancel()
+    await asyncio.wait((running,))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from concord.consensus.algorithm import EdgeTerms, LocalStep
 from concord.consensus.registry import AlgorithmOptions, build_algorithm
-from concord.consensus.vectors import fingerprint
+from concord.consensus.vectors import fingerprint, not_finite
 from concord.errors import CheckpointError, TaskError
 from concord.learning.checkpoint import CheckpointStore
 from concord.learning.objectives import LOSSES, METRICS
@@ -128,6 +128,51 @@ def test_a_resumed_trainer_goes_on_bit_identically(tmp_path: Path) -> None:
     assert torch.equal(resumed.train(), uninterrupted)
     first, last = resumed.post.sent[0].header, resumed.post.sent[-1].header
     assert (first.stamp.incarnation, first.round, last.round) == (2, 6, 12)
+
+
+@pytest.mark.parametrize("look", [1, 2])
+def test_a_resumed_trainer_takes_in_news_whenever_it_finds_it(look: int, tmp_path: Path) -> None:
+    """News at its very first look does not make it a site that begins where its neighbours are."""
+    Site(tmp_path / "a", rounds=5).train()
+    site, other = Site(tmp_path / "a", rounds=6), Site(tmp_path / "b", rounds=1)
+    news = update_to_n1(other.brain, 0.25, 7)
+    looks: list[Tensor] = []
+
+    class Full(RecordingPost):
+        """Has news when the trainer looks for the first or the second time: both are before its first step."""
+
+        def take(self) -> list[Update]:
+            looks.append(site.primal.clone())
+            return [news] if len(looks) == look else []
+
+    site.trainer._post = Full()
+    checkpoint = site.store.load_newest()
+    assert checkpoint is not None
+    site.train()
+    assert all(torch.equal(primal, checkpoint.tensors["primal"]) for primal in looks[:2])
+    assert site.brain.progress(0.0).edges["N2"].received == 1
+
+
+def test_a_finished_trainer_goes_on_above_a_life_that_is_remembered(tmp_path: Path) -> None:
+    site = Site(tmp_path, rounds=1)
+    stop = threading.Event()
+
+    class Remembered(RecordingPost):
+        """A neighbour remembers a ninth life once the site has finished."""
+
+        def send(self, updates: Any) -> None:
+            super().send(updates)
+            if self.floor:
+                stop.set()
+            self.floor = 9
+
+        def drain(self, timeout: float) -> bool:
+            return True
+
+    site.trainer._post = post = Remembered()
+    site.trainer.run(stop)
+    assert [update.header.stamp.incarnation for update in post.sent] == [1, 10]
+    assert torch.equal(post.sent[0].parts["message"], post.sent[1].parts["message"])
 
 
 def test_terms_that_a_new_job_changed_hold_after_a_restart(tmp_path: Path) -> None:
@@ -270,6 +315,54 @@ def test_divergence_goes_back_to_the_last_good_checkpoint(tmp_path: Path) -> Non
     checkpoint = site.store.load_newest()
     assert checkpoint is not None
     assert torch.equal(site.primal, checkpoint.tensors["primal"])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_model_that_is_not_finite_is_never_a_checkpoint(
+    tmp_path: Path, bad: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    Site(tmp_path, rounds=5).train()
+    site = Site(tmp_path, rounds=10, max_bad_steps=5)
+    stop = threading.Event()
+
+    class Ending(RecordingPost):
+        """Spoils the model, and stops the trainer, in the middle of what would lead to a rollback."""
+
+        def take(self) -> list[Update]:
+            site.primal[0] = bad
+            if site.brain.counters.bad_steps == 3:
+                stop.set()
+            return super().take()
+
+    site.trainer._post = Ending()
+    site.trainer.train(stop)
+    assert "primal holds NaN or infinity" in caplog.text
+    checkpoint = site.store.load_newest()
+    assert checkpoint is not None
+    assert (checkpoint.number, not_finite(checkpoint.tensors)) == (20, [])
+
+
+def test_a_checkpoint_that_leads_to_nothing_finite_again_is_passed_over(tmp_path: Path) -> None:
+    Site(tmp_path, rounds=5).train()
+    first = Site(tmp_path, rounds=5).store.load_newest()
+    assert first is not None
+    diverged = {name: tensor * 1e30 if name == "primal" else tensor for name, tensor in first.tensors.items()}
+    CheckpointStore(tmp_path).save(first.number + 1, diverged, first.metadata)
+    site = Site(tmp_path, rounds=9, max_bad_steps=5)
+
+    class Watching(RecordingPost):
+        """Makes every step bad as long as the model is the diverged one."""
+
+        def take(self) -> list[Update]:
+            if site.primal.abs().max() > 1e20:
+                site.primal.mul_(1e30)
+            return super().take()
+
+    site.trainer._post = Watching()
+    site.train()
+    assert site.trainer.finished
+    assert site.brain.counters.rollbacks == 2
+    assert site.primal.abs().max() < 100
 
 
 def test_a_full_disk_while_training_keeps_the_previous_checkpoint(

@@ -20,7 +20,7 @@ from concord.apps.exchange import ExchangeService, create_exchange, exchange_set
 from concord.apps.health import TrainerHealth, add_health
 from concord.apps.inference import InferenceService, create_inference
 from concord.apps.members import Members
-from concord.apps.serve import Server, bind
+from concord.apps.serve import Server, bind, connection_limits
 from concord.apps.trainer import (
     beside,
     build_trainer,
@@ -47,12 +47,14 @@ def run(job: Job, settings: Settings) -> None:
     post = Post(settings.site, mailbox, shelf)
     members = Members(job, settings)
     exchange = create_exchange(mailbox, exchange_settings(job, settings, members))
-    door = open_door(exchange.door, exchange.tls, settings, exchange.release)
+    limits, turned_away = connection_limits(settings), exchange.state.turned_away
+    door = open_door(exchange.door, exchange.tls, settings, exchange.release, turned_away)
     inference = create_inference(job_predictor(job, task), shelf)
     with keeping_checkpoints():
         trainer = build_trainer(job, settings, task, post, members.now)
     health = TrainerHealth(trainer, mailbox, job.training.pace)
-    server = Server(create_app(exchange, inference, health, door), listener, on_stop=exchange.release)
+    app = create_app(exchange, inference, health, door)
+    server = Server(app, listener, on_stop=exchange.release, limits=limits, turned_away=turned_away)
 
     async def serve(ready: Ready, stop: asyncio.Event) -> None:
         following = follow_members(trainer, job, settings.site, Members(job, settings))

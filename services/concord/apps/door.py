@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI, Request
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import concord
-from concord.apps.serve import Server, bind
+from concord.apps.connections import GuardedProtocol
+from concord.apps.serve import Server, bind, connection_limits
 from concord.identities import PeerCertificate
 from concord.settings import Settings
 from concord.transport.tls import FollowingContext, SiteTls, peer_certificate
@@ -29,7 +30,7 @@ def peer_of(request: Request) -> PeerCertificate | None:
     return cast(PeerCertificate | None, request.scope.get("extensions", {}).get(_PEER))
 
 
-class _TlsProtocol(HttpToolsProtocol):
+class _TlsProtocol(GuardedProtocol):
     """A connection whose requests say whom it is with."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -37,7 +38,7 @@ class _TlsProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         connection: ssl.SSLObject = transport.get_extra_info("ssl_object")
         self._peer = peer_certificate(connection)
-        context = self.config.ssl
+        context = self._entrance.tls
         if isinstance(context, FollowingContext) and connection.context is not context.now:
             transport.close()  # the certificates were replaced while it shook hands
 
@@ -48,7 +49,13 @@ class _TlsProtocol(HttpToolsProtocol):
         scope["extensions"] = {_PEER: self._peer}
 
 
-def open_door(routes: APIRouter, tls: SiteTls | None, settings: Settings, on_stop: Callable[[], None]) -> Server | None:
+def open_door(
+    routes: APIRouter,
+    tls: SiteTls | None,
+    settings: Settings,
+    on_stop: Callable[[], None],
+    turned_away: Counter[str] | None = None,
+) -> Server | None:
     """A server of `routes` for neighbours, bound but not yet serving; None without TLS.
 
     It parts from its callers whenever the certificates change. EnvironmentProblem if the port cannot be had.
@@ -58,7 +65,15 @@ def open_door(routes: APIRouter, tls: SiteTls | None, settings: Settings, on_sto
     app = FastAPI(title="Concord exchange", version=concord.__version__)
     app.include_router(routes)
     listener = bind(settings.host, settings.exchange_port, "--exchange-port")
-    server = Server(app, listener, on_stop, tls=tls.server, protocol=_TlsProtocol)
+    server = Server(
+        app,
+        listener,
+        on_stop,
+        tls=tls.server,
+        protocol=_TlsProtocol,
+        limits=connection_limits(settings),
+        turned_away=turned_away,
+    )
     tls.on_change(server.part)
     return server
 

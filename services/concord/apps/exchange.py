@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import random
 import ssl
 import time
@@ -20,11 +21,12 @@ from fastapi import APIRouter, FastAPI, Request, Response
 
 import concord
 from concord.apps.bare_routes import bare_router, read_body
+from concord.apps.connections import remote_address
 from concord.apps.door import open_door, opened, peer_of
 from concord.apps.health import add_health, answer
 from concord.apps.members import Members
 from concord.apps.reach import plan_routes
-from concord.apps.serve import Server, bind
+from concord.apps.serve import Server, bind, connection_limits
 from concord.apps.serve import run as serve_process
 from concord.errors import (
     NOT_ALLOWED,
@@ -36,13 +38,14 @@ from concord.errors import (
     MailboxError,
     NotAllowed,
     RefusalReason,
+    TooOftenError,
     UpdateRefused,
 )
 from concord.job import Job
 from concord.job.membership import Membership
 from concord.mailbox.redis import RedisMailbox
 from concord.sealed import digest
-from concord.settings import Settings
+from concord.settings import Secret, Settings
 from concord.site.edges import NOTE_STATUS
 from concord.site.ports import Mailbox
 from concord.transport.acceptance import Acceptance, EdgeBook
@@ -51,10 +54,12 @@ from concord.transport.http import NeighbourClient
 from concord.transport.identity import INSECURE, Certified, Claim, Clock, Signer, Trust, Verifier
 from concord.transport.lane import CourierSettings, EdgeRoute
 from concord.transport.outbox import Outbox
+from concord.transport.rates import RateLimits, Rates
 from concord.transport.tls import LOOK_INTERVAL, SiteTls
 from concord.transport.traffic import ExchangeState
 from concord.wire.codec import Expectation
 from concord.wire.messages import Stamp
+from concord.wire.sanity import FACTOR
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +78,13 @@ REFUSAL_STATUS: Mapping[RefusalReason, int] = {
     RefusalReason.TERMS: 409,
     RefusalReason.LAYOUT: 422,
     RefusalReason.NOT_FINITE: 422,
+    RefusalReason.ABSURD: 422,
 }
 
 _ERROR_STATUS: tuple[tuple[type[ConcordError], int, str], ...] = (
     (NotAllowed, 403, NOT_ALLOWED),
     (IdentityError, 401, "identity"),
+    (TooOftenError, 429, "too_often"),
     (InputError, 400, "request"),
     (MailboxError, 503, "unavailable"),
 )
@@ -90,9 +97,11 @@ class ExchangeSettings:
 
     `routes` say how its neighbours are reached, `reroutes` gives what they are later on. `tls` is how HTTPS ones are
     trusted (None: as browsers do); if it is a site's, neighbours meet over mutual TLS only. `max_update_bytes` bounds
-    an update (None: derived from the model). Seconds: `timeout` bounds connecting to a neighbour and each read and
+    an update (None: derived from the model). `absurd_factor` is how much larger than anything known its numbers may be
+    (None: as they like). Seconds: `timeout` bounds connecting to a neighbour and each read and
     write, `clock_window` is how far the clocks of two sites may be apart, `retry_after` is what a caller is told while
-    the mailbox is away, `look_interval` is how often changed certificates are looked for.
+    the mailbox is away, `look_interval` is how often changed certificates are looked for. `rates` is how often callers
+    may ask.
     """
 
     site: str
@@ -100,12 +109,14 @@ class ExchangeSettings:
     routes: tuple[EdgeRoute, ...] = ()
     reroutes: AsyncIterator[tuple[EdgeRoute, ...]] | None = None
     max_update_bytes: int | None = None
+    absurd_factor: float | None = FACTOR
     timeout: float = 10.0
     clock_window: float = 300.0
     retry_after: int = 1
     tls: ssl.SSLContext | SiteTls | None = None
     look_interval: float = LOOK_INTERVAL
     courier: CourierSettings = field(default_factory=CourierSettings)
+    rates: RateLimits = field(default_factory=RateLimits)
 
 
 class ExchangeService:
@@ -122,11 +133,14 @@ class ExchangeService:
         self.router = self._routes()
         self._mailbox = mailbox
         self._settings = settings
+        self._rates = Rates(settings.rates)
+        # What is in the body proves nothing more, so who sends too often is told before it has come.
+        self._claims_suffice = not isinstance(settings.trust, Secret)
         self._verifier = Verifier(settings.site, settings.trust, clock, settings.clock_window)
         signer = Signer(settings.site, settings.trust, clock)
         self._client = NeighbourClient(signer, settings.timeout, settings.tls)
         self._book = EdgeBook(mailbox, settings.site, settings.max_update_bytes)
-        self._acceptance = Acceptance(mailbox, self._book, self.state, clock)
+        self._acceptance = Acceptance(mailbox, self._book, self.state, clock, settings.absurd_factor)
         self._outbox = Outbox(mailbox, self.state, rng)
         self._courier = Courier(
             mailbox,
@@ -196,6 +210,8 @@ class ExchangeService:
         exchange = {
             "mailbox": mailbox,
             "unproven": self.state.unproven,
+            "too_often": self.state.too_often,
+            "turned_away": dict(self.state.turned_away),
             "emptied": self.state.emptied,
             "mailbox_errors": self.state.mailbox_errors,
             "tls": None if self.tls is None else self.tls.to_dict(),
@@ -231,8 +247,12 @@ class ExchangeService:
     async def _store(self, request: Request, sender: str) -> Response:
         claim = self._claim(request, sender)
         limit = await self._acceptance.limit(sender)
+        if self._claims_suffice:
+            self._admit(request, sender)
         body = await self._read(request, sender, limit)
         self._verifier.confirm(claim, digest(body))
+        if not self._claims_suffice:
+            self._admit(request, sender)
         self._courier.heard(sender)
         try:
             receipt = await self._acceptance.accept(sender, body)
@@ -254,6 +274,7 @@ class ExchangeService:
         claim = self._claim(request, receiver)
         await self._acceptance.limit(receiver)
         self._verifier.confirm(claim, _DIGEST_OF_NOTHING)
+        self._admit(request, receiver)
         self._courier.heard(receiver)
         after, wait = _read_position(request), _read_wait(request)
         slot = await self._outbox.poll(receiver, after, 0.0)
@@ -268,7 +289,12 @@ class ExchangeService:
         headers = {"ETag": f'"{slot.stamp}"'}
         return Response(slot.blob, headers=headers, media_type="application/octet-stream")
 
+    def _admit(self, request: Request, site: str) -> None:
+        """It is the neighbour that it says it is, and may ask so often; else TooOftenError."""
+        self._rates.proven(remote_address(request), site)
+
     def _claim(self, request: Request, site: str) -> Claim:
+        self._rates.approach(remote_address(request), site)
         claim = self._verifier.claim(request.method, _target(request), request.headers, peer_of(request))
         if claim.site != site:
             raise NotAllowed(f"{claim.site[:64]!r} may use its own slot only, not that of {site[:64]!r}")
@@ -292,14 +318,17 @@ class ExchangeService:
             return await work
         except UpdateRefused as refusal:
             return _refusal(refusal, None)
-        except (IdentityError, InputError, MailboxError) as error:
+        except (IdentityError, InputError, MailboxError, TooOftenError) as error:
             self.state.unproven += isinstance(error, IdentityError)
+            self.state.too_often += isinstance(error, TooOftenError)
             self.state.mailbox_errors += isinstance(error, MailboxError)
             return self._problem(error)
 
     def _problem(self, error: ConcordError) -> Response:
         status, reason = next((s, reason) for kind, s, reason in _ERROR_STATUS if isinstance(error, kind))
         headers = {"Retry-After": str(self._settings.retry_after)} if status == 503 else None
+        if isinstance(error, TooOftenError):
+            headers = {"Retry-After": str(math.ceil(error.wait))}
         return _json(status, {"reason": reason, "detail": str(error)}, headers)
 
 
@@ -340,6 +369,7 @@ def exchange_settings(job: Job, settings: Settings, members: Members) -> Exchang
         routes=routes(members.now),
         reroutes=reroutes() if settings.topology is not None else None,
         max_update_bytes=job.exchange.max_update_bytes,
+        absurd_factor=job.exchange.absurd_factor,
         timeout=job.exchange.timeout,
         tls=tls,
     )
@@ -358,8 +388,10 @@ def run(job: Job, settings: Settings) -> None:
     """Exchange updates until SIGTERM or SIGINT."""
     mailbox = RedisMailbox(settings.redis_url, job.name, settings.site)
     service = create_exchange(mailbox, exchange_settings(job, settings, Members(job, settings)))
-    door = open_door(service.door, service.tls, settings, service.release)
-    server = Server(create_app(service, door), bind(settings.host, settings.port), service.release)
+    limits, turned_away = connection_limits(settings), service.state.turned_away
+    door = open_door(service.door, service.tls, settings, service.release, turned_away)
+    listener = bind(settings.host, settings.port)
+    server = Server(create_app(service, door), listener, service.release, limits=limits, turned_away=turned_away)
     serve_process(server, at_end=mailbox.close)
 
 

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 import concord
 from concord.apps.health import add_health
 from concord.apps.inference_routes import InferenceService, InferenceSettings
-from concord.apps.serve import Server, bind
+from concord.apps.serve import Server, bind, connection_limits
 from concord.apps.serve import run as serve_process
 from concord.apps.trainer import job_predictor, job_task
 from concord.job import Job
@@ -29,7 +29,8 @@ def run(job: Job, settings: Settings) -> None:
     listener = bind(settings.host, settings.port)
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
     service = create_inference(job_predictor(job, job_task(job)), shelf)
-    serve_process(Server(create_app(service), listener, drain=settings.drain), at_end=shelf.close)
+    server = Server(create_app(service), listener, drain=settings.drain, limits=connection_limits(settings))
+    serve_process(server, at_end=shelf.close)
 
 
 def create_inference(

@@ -9,16 +9,21 @@ import asyncio
 import signal
 import socket
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import cast
 
 import uvicorn
 import uvloop
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from concord.apps.background import Background, Ready
+from concord.apps.connections import ConnectionLimits, Entrance, GuardedProtocol
+from concord.crew import Crew
 from concord.errors import EnvironmentProblem
+from concord.settings import Settings
 
 _BACKLOG = 512
 _PATIENCE = 30.0
@@ -44,13 +49,18 @@ def bind(host: str, port: int, flag: str = "--port") -> socket.socket:
         ) from error
 
 
+def connection_limits(settings: Settings) -> ConnectionLimits:
+    """The limits of a process's ports."""
+    return ConnectionLimits(connections=settings.connections, per_address=settings.connections_per_address)
+
+
 class Server:
     """An app on a bound socket. `grace` is how many seconds requests have to end once it is told to stop.
 
     Before that it goes on for `drain` seconds, and asks whoever calls to come back over another connection, so that
     nobody is cut off while load balancers still send callers here. `on_stop` is called afterwards: it should let go of
     requests that are held open on purpose. With `tls` it speaks nothing else; `protocol` then is who reads the
-    connections.
+    connections, within `limits`. `turned_away` counts those that were refused or cut off, by why.
     """
 
     def __init__(
@@ -61,15 +71,20 @@ class Server:
         grace: int = 3,
         drain: float = 0.0,
         tls: ssl.SSLContext | None = None,
-        protocol: type[HttpToolsProtocol] = HttpToolsProtocol,
+        protocol: type[GuardedProtocol] = GuardedProtocol,
+        limits: ConnectionLimits | None = None,
+        turned_away: Counter[str] | None = None,
     ) -> None:
         host, self.port = listener.getsockname()[:2]
         scheme = "http" if tls is None else "https"
         self.url = f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
         self._listener = listener
+        # uvicorn is told nothing of TLS: it would make a context of its own, from files, once.
+        self.entrance = Entrance(protocol, limits or ConnectionLimits(), tls, turned_away)
         config = uvicorn.Config(
             app,
-            http=protocol,
+            http=cast(type[asyncio.Protocol], self.entrance),
+            proxy_headers=False,  # a caller on this machine could choose its own address
             ws="none",
             lifespan="on",
             log_config=None,
@@ -80,8 +95,7 @@ class Server:
             timeout_graceful_shutdown=grace,
         )
         config.load()
-        config.ssl = tls  # uvicorn would make a context of its own, from files, once
-        self._uvicorn = _Uvicorn(config, on_stop or _nothing, drain)
+        self._uvicorn = _Uvicorn(config, on_stop or _nothing, drain, self.entrance)
 
     async def serve(self) -> None:
         """Serve until `stop` is called; EnvironmentProblem if the app cannot start."""
@@ -120,8 +134,10 @@ class Server:
 class _Uvicorn(uvicorn.Server):
     """Leaves signals to the process, says when it is ready, and calls `on_stop` before it waits."""
 
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None], drain: float) -> None:
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None], drain: float, entrance: Entrance) -> None:
         super().__init__(config)
+        self._entrance = entrance
+        self._accepting: Crew | None = None
         self.ready = asyncio.Event()
         self.leave = asyncio.Event()
         self._on_stop = on_stop
@@ -133,8 +149,17 @@ class _Uvicorn(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As in the base class, then ready."""
-        await super().startup(sockets)
+        """As in the base class, but for TLS, then ready."""
+        if self._entrance.tls is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            self._accepting = Crew()
+            new = partial(
+                self._entrance, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            for listener in sockets or ():
+                self._accepting.add(self._entrance.accept(listener, new))
         self.ready.set()
 
     async def main_loop(self) -> None:
@@ -148,6 +173,9 @@ class _Uvicorn(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As in the base class, after `on_stop`."""
         self._on_stop()
+        if self._accepting is not None:
+            await self._accepting.dismiss()
+        self._entrance.close()
         await super().shutdown(sockets)
 
 

@@ -16,7 +16,7 @@ from concord.apps.background import Background, Ready, Service
 from concord.apps.health import TrainerHealth
 from concord.apps.members import Members
 from concord.apps.processors import training_threads
-from concord.apps.serve import Server, bind
+from concord.apps.serve import Server, bind, connection_limits
 from concord.consensus.algorithm import EdgeEnd, LocalStep
 from concord.consensus.registry import AlgorithmOptions, build_algorithm, edge_terms
 from concord.consensus.vectors import FlatModel, fingerprint
@@ -173,7 +173,9 @@ def run(job: Job, settings: Settings) -> None:
     members = Members(job, settings)
     with keeping_checkpoints():
         trainer = build_trainer(job, settings, task, post, members.now)
-    server = Server(TrainerHealth(trainer, mailbox, job.training.pace).app(), listener)
+    server = Server(
+        TrainerHealth(trainer, mailbox, job.training.pace).app(), listener, limits=connection_limits(settings)
+    )
 
     async def carry(ready: Ready, stop: asyncio.Event) -> None:
         following = follow_members(trainer, job, settings.site, members)

@@ -57,6 +57,8 @@ def _command(module: str) -> Callable[..., None]:
         secret_file: Annotated[Text, typer.Option(help="File with the federation's secret.")] = None,
         tls_dir: Annotated[Text, typer.Option(help="Folder with tls.crt, tls.key and ca.crt.")] = None,
         exchange_port: Annotated[Text, typer.Option(help="Port for neighbours, with --tls-dir.")] = None,
+        connections: Annotated[Text, typer.Option(help="Connections that a port holds at most.")] = None,
+        connections_per_address: Annotated[Text, typer.Option(help="Those from one remote address.")] = None,
         insecure: Annotated[
             bool, typer.Option("--insecure", help="Do without certificates and without a secret.")
         ] = False,
@@ -75,6 +77,8 @@ def _command(module: str) -> Callable[..., None]:
             "secret_file": secret_file,
             "tls_dir": tls_dir,
             "exchange_port": exchange_port,
+            "connections": connections,
+            "connections_per_address": connections_per_address,
             "insecure": "true" if insecure else None,
         }
         loaded = load_job(job, overrides or ())

@@ -7,6 +7,7 @@ model is for, how its gradient is computed or who else holds a copy of it.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -159,3 +160,15 @@ def _line(kind: str, name: str, tensor: Tensor) -> bytes:
 
 def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of those that hold NaN or infinity."""
+    return [
+        name
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point()
+        and tensor.numel()
+        # The extremes carry any NaN or infinity, and finding them allocates nothing.
+        and not all(math.isfinite(extreme) for extreme in torch.aminmax(tensor))
+    ]

@@ -189,12 +189,14 @@ class TrainingSection(Section):
 class ExchangeSection(Section):
     """How updates travel. `min_interval` seconds lie between two sends to one neighbour, `timeout` seconds is
     the longest one request may take, an update over `max_update_bytes` is refused (null: derived from the
-    model).
+    model), and so is one whose numbers are over `absurd_factor` times as large as those of its edge and of the
+    site's own updates (null: never); a smaller factor keeps out more, and at last what is right.
     """
 
     mode: Annotated[str, one_of("mode", MODES)] = "push"
     min_interval: NotNegative = 0.0
     max_update_bytes: Count | None = None
+    absurd_factor: Annotated[float, Field(ge=10)] | None = 10_000.0
     timeout: Positive = 10.0
 
 

@@ -59,13 +59,16 @@ class CheckpointStore:
             old.unlink(missing_ok=True)
         return path
 
-    def load_newest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole, or None if none was ever saved.
+    def load_newest(self, before: int | None = None) -> Checkpoint | None:
+        """The newest checkpoint that is whole, of those numbered below `before` if there are any; None if none was
+        ever saved.
 
         CheckpointError if there are files but none can be used; it says why of each.
         """
         skipped: list[str] = []
-        for path in self._files():
+        files = self._files()
+        older = [path for path in files if before is not None and _number(path) < before]
+        for path in older or files:
             try:
                 tensors, metadata = unseal(path.read_bytes())
             except (OSError, SealError) as exc:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from concord.consensus.vectors import not_finite
 from concord.learning.steps import Learner, StepResult
 from concord.simulate.faults import Faults
 from concord.site.actions import Action, Publish, Rest, RollBack, SaveCheckpoint
@@ -130,12 +131,12 @@ class VirtualSite:
 
     def _save(self) -> None:
         tensors, memo = self.brain.state()
-        self._checkpoint = _Checkpoint(tensors, memo, self.learner.state())
+        if not not_finite(tensors):
+            self._checkpoint = _Checkpoint(tensors, memo, self.learner.state())
 
     def _roll_back(self) -> None:
         if self._checkpoint is None or self.brain.counters.rollbacks >= _MAX_ROLLBACKS:
             self.gave_up = True
             return
-        self.brain.load_model(self._checkpoint.tensors)
         self.learner.load_model(self._checkpoint.learner)
-        self.brain.rolled_back()
+        self.brain.roll_back(self._checkpoint.tensors, self._checkpoint.memo)

@@ -42,6 +42,7 @@ from concord.site.events import (
 from concord.site.ledger import Counters, EdgeMemory, Timer
 from concord.site.own import OwnParameters
 from concord.site.status import Phase, Progress
+from concord.wire.codec import same_terms
 from concord.wire.messages import Header, Stamp, Update
 
 
@@ -103,6 +104,8 @@ class Brain:
         self._gradient = gradient
         self._own = own
         self._edges: dict[str, EdgeMemory] = {}
+        self._spoken = 0
+        """The highest sequence number of this life, over whichever edge."""
         self._bad_in_a_row = 0
         self._booted_at = 0.0
         self._round_began = 0.0
@@ -200,6 +203,7 @@ class Brain:
     def _outgoing(self, neighbour: str, memory: EdgeMemory) -> Update:
         parts = self.algorithm.outgoing(neighbour)
         memory.sequence += 1
+        self._spoken = max(self._spoken, memory.sequence)
         memory.sent += 1
         memory.last_sent = parts
         header = Header(
@@ -223,8 +227,8 @@ class Brain:
         for update in event.updates:
             memory = self._edges.get(update.header.sender)
             stamp = update.header.stamp
-            if memory is None or stamp.epoch != memory.edge.epoch:
-                continue
+            if memory is None or stamp.epoch != memory.edge.epoch or not same_terms(update.header, memory.edge.terms):
+                continue  # decided anew while it lay in the post
             if memory.seen is not None and stamp <= memory.seen:
                 continue
             memory.seen = stamp
@@ -264,9 +268,17 @@ class Brain:
 
     def _begin_life(self, incarnation: int) -> list[Action]:
         self.counters.incarnation = incarnation
+        self._spoken = 0
         for memory in self._edges.values():
             memory.sequence = 0
-        return [Announce(self.table())]
+        return [Announce(self.table()), *self._last_words(self._edges)]
+
+    def _last_words(self, neighbours: Iterable[str]) -> list[Action]:
+        """What a site that has finished says again, since no round will end that would do so."""
+        names = list(neighbours)
+        if self.phase is not Phase.FINISHED or not self.algorithm.parts or not names:
+            return []
+        return [Publish(self._outgoing_to(names))]
 
     def greet(self) -> list[Action]:
         """What a site says in its first life before it has learned anything, so that others need not wait for it."""
@@ -291,19 +303,20 @@ class Brain:
         for neighbour in [name for name in self._edges if name not in event.edges]:
             self.algorithm.remove_neighbour(neighbour)
             del self._edges[neighbour]
-        added = [neighbour for neighbour in event.edges if neighbour not in self._edges]
+        changed = [neighbour for neighbour in event.edges if not self._holds(neighbour, event.edges[neighbour])]
         for neighbour, edge in event.edges.items():
             memory = self._edges.get(neighbour)
             if memory is None:
                 # The other end may remember this edge from before it was gone: go on above what was sent then.
-                self._keep(neighbour, EdgeMemory(edge, sequence=self.counters.round))
+                self._keep(neighbour, EdgeMemory(edge, sequence=self._spoken))
             elif memory.edge != edge:
                 self.algorithm.change_epoch(neighbour, edge.terms)
                 memory.edge = edge
-        actions: list[Action] = [Announce(self.table())]
-        if self.phase is Phase.FINISHED and self.algorithm.parts:
-            actions.append(Publish(self._outgoing_to(added)))  # no round will end that would do so
-        return actions
+        return [Announce(self.table()), *self._last_words(changed)]
+
+    def _holds(self, neighbour: str, edge: Edge) -> bool:
+        memory = self._edges.get(neighbour)
+        return memory is not None and memory.edge == edge
 
     def _keep(self, neighbour: str, memory: EdgeMemory) -> None:
         self.algorithm.add_neighbour(neighbour, memory.edge.terms)
@@ -320,6 +333,7 @@ class Brain:
             incarnation=self.counters.incarnation,
             layout=self.algorithm.layout(),
             edges={neighbour: memory.edge for neighbour, memory in self._edges.items()},
+            seen={neighbour: str(stamp) for neighbour, stamp in self.seen().items() if stamp is not None},
         )
 
     def seen(self) -> dict[str, Stamp | None]:
@@ -370,24 +384,41 @@ class Brain:
         self._edges.clear()
         for neighbour, edge_memo in fields["edges"].items():
             self._keep(neighbour, EdgeMemory.from_memo(edge_memo))
-        self.load_model(tensors)
+        self._load_model(tensors)
         self.counters = Counters(**fields["counters"])
         self.metrics = fields["metrics"]
         self.phase = Phase.FINISHED if self._is_done() else Phase.TRAINING
 
-    def load_model(self, tensors: Mapping[str, Tensor]) -> None:
-        """Only the models and what the algorithm remembers, as a rollback needs: the counters go on."""
+    def roll_back(self, tensors: Mapping[str, Tensor], memo: str) -> list[Action]:
+        """Go back to a checkpoint's models and what was remembered of its edges; counters and edges go on as they are.
+
+        What was taken in since is to be taken in again: a neighbour that has finished will not say it a second time.
+        """
+        saved = {name: EdgeMemory.from_memo(fields) for name, fields in json.loads(memo)["edges"].items()}
+        for neighbour in self._edges:
+            self.algorithm.remove_neighbour(neighbour)
+        for neighbour, then in saved.items():
+            self.algorithm.add_neighbour(neighbour, then.edge.terms)
+        self._load_model(tensors)
+        for neighbour in saved.keys() - self._edges.keys():
+            self.algorithm.remove_neighbour(neighbour)
+        for neighbour, memory in self._edges.items():
+            memory.seen = saved[neighbour].seen if neighbour in saved else None
+            if neighbour not in saved:
+                self.algorithm.add_neighbour(neighbour, memory.edge.terms)
+            elif saved[neighbour].edge != memory.edge:
+                self.algorithm.change_epoch(neighbour, memory.edge.terms)
+        self.counters.rollbacks += 1
+        self._bad_in_a_row = 0
+        return [Announce(self.table())]
+
+    def _load_model(self, tensors: Mapping[str, Tensor]) -> None:
         for name, model in self._models().items():
             model.copy_(tensors[name])
         prefix = "algorithm."
         self.algorithm.load_state(
             {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         )
-
-    def rolled_back(self) -> None:
-        """Count a rollback that has just been carried out."""
-        self.counters.rollbacks += 1
-        self._bad_in_a_row = 0
 
     def _models(self) -> dict[str, Tensor]:
         return {"primal": self.algorithm.primal} | ({} if self._own is None else {"own": self._own.primal})

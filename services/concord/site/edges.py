@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from concord.consensus.algorithm import EdgeTerms, PartLayout
@@ -37,7 +37,12 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class EdgeTable:
-    """`layout` says what each part of a message is; `incarnation` is the trainer's."""
+    """`layout` says what each part of a message is; `incarnation` is the trainer's.
+
+    `scales` is about how large the numbers are that the site itself sends in each part; empty as long as it has not.
+    `seen` is the newest stamp taken in from each neighbour, as text, if any: older ones are of no use, whether or not
+    the inbox still holds what was taken.
+    """
 
     federation: str
     fingerprint: str
@@ -45,6 +50,8 @@ class EdgeTable:
     incarnation: int
     layout: Mapping[str, PartLayout]
     edges: Mapping[str, Edge]
+    scales: Mapping[str, float] = field(default_factory=dict)
+    seen: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One line of JSON."""

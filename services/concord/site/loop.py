@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from concord.consensus.vectors import not_finite
 from concord.errors import CheckpointError, TaskError
 from concord.learning.checkpoint import CheckpointStore
 from concord.learning.steps import Learner
@@ -106,6 +107,9 @@ class Trainer:
         self._join_timeout = join_timeout
         self._joining = True
         self._followed = edges
+        self._went_back_to: int | None = None
+        self._saved = False
+        """Whether a checkpoint was saved since the last rollback."""
         self.booted = False
         """Whether the newest checkpoint, if there is one, is loaded."""
         self.status = "{}"
@@ -123,6 +127,7 @@ class Trainer:
         self.train(stop)
         while not stop.wait(_IDLE_REPORT):
             self._follow()
+            self._heed_floor()
             self._report()
         if not self._post.drain(_FLUSH_TIMEOUT):
             log.warning("stopped with updates that the mailbox never took; neighbours keep the ones before")
@@ -160,6 +165,7 @@ class Trainer:
 
     def _join(self, new: bool) -> None:
         """Wait to be a member; a new one waits to hear all its neighbours too, and begins where they are."""
+        new = new or self._followed is None
         self._joining = True
         heard: dict[str, Update] = {}
         greeted: Mapping[str, Edge] = {}
@@ -180,8 +186,10 @@ class Trainer:
             if self._stop.wait(_LISTEN):
                 break
         self._joining = False
-        if heard:
-            self._perform(self._brain.handle(NeighboursHeard(self._clock(), list(heard.values()))))
+        if heard and not self.finished:
+            # One that resumes stands where it stood, with what it remembers of its edges.
+            event = NeighboursHeard if new else UpdatesArrived
+            self._perform(self._brain.handle(event(self._clock(), list(heard.values()))))
 
     def _follow(self) -> None:
         """Take over what was decided of the edges since the last look."""
@@ -196,9 +204,7 @@ class Trainer:
         if self._followed is None:
             self._join(new=True)
             return
-        if self._post.floor >= self._brain.counters.incarnation:
-            incarnation = self._store.next_incarnation(self._post.floor)
-            self._perform(self._brain.handle(Reincarnated(self._clock(), incarnation)))
+        self._heed_floor()
         updates = self._post.take()
         if updates:
             self._perform(self._brain.handle(UpdatesArrived(self._clock(), updates)))
@@ -207,6 +213,12 @@ class Trainer:
             self._learner.gradient.mul_(self._weight)
         event = GradientComputed(self._clock(), result.loss, result.samples, result.finite)
         self._perform(self._brain.handle(event))
+
+    def _heed_floor(self) -> None:
+        """Go on as a later life than any that a neighbour, or the outbox, remembers of this site."""
+        if self._post.floor >= self._brain.counters.incarnation:
+            incarnation = self._store.next_incarnation(self._post.floor)
+            self._perform(self._brain.handle(Reincarnated(self._clock(), incarnation)))
 
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:
@@ -259,11 +271,17 @@ class Trainer:
 
     def _save(self) -> None:
         tensors, memo = self._brain.state()
+        odd = not_finite(tensors)  # what the learner adds may hold infinities for good reason, such as masks
         tensors.update({_LEARNER + name: tensor for name, tensor in self._learner.state().items()})
+        if odd:
+            log.error("no new checkpoint, the previous one is kept: %s holds NaN or infinity", ", ".join(odd))
+            return
         try:
             self._store.save(self._brain.counters.step, tensors, {_MEMO: memo})
         except CheckpointError as error:
             log.error("no new checkpoint, the previous one is kept: %s", error)
+        else:
+            self._saved = True
 
     def _publish_snapshot(self, version: int) -> None:
         progress = self._brain.progress(self._clock())
@@ -280,16 +298,17 @@ class Trainer:
         )
 
     def _roll_back(self, bad_steps: int) -> None:
-        checkpoint = self._store.load_newest()
+        # One that led here again without another being saved was bad already, if finite: then the one before it.
+        checkpoint = self._store.load_newest(before=None if self._saved else self._went_back_to)
         if checkpoint is None or self._brain.counters.rollbacks >= _MAX_ROLLBACKS:
             raise TaskError(
                 f"training.learning_rate: the last {bad_steps} steps had no finite gradient and going back to a "
                 "checkpoint does not help; a smaller learning rate or training.clip would"
             )
         log.error("no finite gradient in %d steps: back to the last good checkpoint", bad_steps)
-        self._brain.load_model(checkpoint.tensors)
         self._learner.load_model(_without_prefix(checkpoint.tensors, _LEARNER))
-        self._brain.rolled_back()
+        self._perform(self._brain.roll_back(checkpoint.tensors, checkpoint.metadata[_MEMO]))
+        self._went_back_to, self._saved = checkpoint.number, False
 
 
 class _Rate:

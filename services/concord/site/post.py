@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +24,16 @@ from concord.site.expectation import expect
 from concord.site.ports import Box, Mailbox, Slot, Snapshot, SnapshotShelf
 from concord.wire.codec import decode, encode
 from concord.wire.messages import Stamp, Update
+from concord.wire.sanity import CEILING, magnitudes
 
 log = logging.getLogger(__name__)
 
+_NOTE_MARK = "trainer-mark"
+"""Mailbox note that says nothing; when it is gone, so is everything else that was in the mailbox."""
 _FETCH_TIMEOUT = 1.0
 """Seconds a wait for news may last before the inbox is read anyway, so that a lost wake-up costs no more."""
-_FLOOR_INTERVAL = 1.0
-"""Seconds between two looks whether a neighbour remembers a later life of this site."""
+_WATCH_INTERVAL = 1.0
+"""Seconds between two looks at what neighbours remember of this site, and whether the mailbox was emptied."""
 _RETRY_DELAYS = (0.05, 0.1, 0.25, 0.5, 1.0)
 """Seconds between attempts while the mailbox is out of reach; the last repeats."""
 
@@ -64,8 +69,10 @@ class Post:
         self._shelf = shelf
         self._lock = threading.Lock()
         self._desk = _Desk({}, {})
+        self._sent: dict[str, Update] = {}
         self._arrived: dict[str, Update] = {}
         self._table: EdgeTable | None = None
+        self._scales: dict[str, float] = {}
         self._seen: dict[str, Stamp | None] = {}
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -83,6 +90,7 @@ class Post:
             for neighbour in self._desk.gone:
                 self._desk.updates.pop(neighbour, None)
                 self._arrived.pop(neighbour, None)
+                self._sent.pop(neighbour, None)
             self._table = table
             self._seen = dict(seen)
             self._desk.notes[NOTE_EDGES] = table.to_json()
@@ -92,7 +100,7 @@ class Post:
         """Have the outbox hold these updates soon; an earlier one that still waits for the same edge is dropped."""
         with self._lock:
             for update in updates:
-                self._desk.updates[update.header.receiver] = update
+                self._desk.updates[update.header.receiver] = self._sent[update.header.receiver] = update
         self._ring()
 
     def take(self) -> list[Update]:
@@ -108,7 +116,9 @@ class Post:
         with self._lock:
             self._desk.notes[NOTE_STATUS] = status
             if self._table is not None:
-                self._desk.notes[NOTE_EDGES] = self._table.to_json()
+                seen = {name: str(stamp) for name, stamp in self._seen.items() if stamp is not None}
+                table = dataclasses.replace(self._table, scales=self._scales, seen=seen)
+                self._desk.notes[NOTE_EDGES] = table.to_json()
         self._ring()
 
     def publish(self, snapshot: Snapshot) -> None:
@@ -132,7 +142,7 @@ class Post:
         self._loop = asyncio.get_running_loop()
         self._wake.set()
         crew = Crew()
-        for work in (self._keep_delivering(), self._keep_fetching(), self._keep_watching_floor()):
+        for work in (self._keep_delivering(), self._keep_fetching(), self._keep_watching()):
             crew.add(work)
         try:
             await crew.watch()
@@ -163,17 +173,24 @@ class Post:
             await self._wake.wait()
             self._wake.clear()
             self._idle.clear()
-            desk = self._clear_desk()
             try:
-                await self._deliver(desk)
+                await self.deliver()
             except MailboxError as error:
-                self._put_back(desk)
                 failures += 1
                 await self._pause(failures, error)
                 self._wake.set()
             else:
                 failures = 0
                 self._idle.set()
+
+    async def deliver(self) -> None:
+        """Carry what lies on the desk, once; MailboxError, and all of it lies there still, if that fails."""
+        desk = self._clear_desk()
+        try:
+            await self._carry(desk)
+        except MailboxError:
+            self._put_back(desk)
+            raise
 
     def _clear_desk(self) -> _Desk:
         with self._lock:
@@ -190,16 +207,20 @@ class Post:
                 (desk.gone | newer.gone) - self._edges(),
             )
 
-    async def _deliver(self, desk: _Desk) -> None:
+    async def _carry(self, desk: _Desk) -> None:
         for name, text in desk.notes.items():
             await self._mailbox.write_note(name, text)
         for neighbour in desk.gone:
             for box in Box:
                 await self._mailbox.discard(box, neighbour)
+        for update in itertools.islice(desk.updates.values(), 1):  # all of a round are of one size
+            self._scales = {name: _rounded(size) for name, size in magnitudes(update.parts).items()}
         for update in desk.updates.values():
             header = dataclasses.replace(update.header, sent_at=self._wall_clock())
             slot = Slot(header.stamp, encode(Update(header, update.parts)))
-            await self._mailbox.put(Box.OUTBOX, header.receiver, slot)
+            receipt = await self._mailbox.put(Box.OUTBOX, header.receiver, slot)
+            if receipt.newest > slot.stamp:  # the trainer lost its state, and goes on below what it once sent
+                self.floor = max(self.floor, receipt.newest.incarnation)
         if desk.snapshot is not None:
             await self._shelve(desk.snapshot)
 
@@ -210,11 +231,23 @@ class Post:
         await self._shelf.publish(dataclasses.replace(snapshot, version=version))
         self.version = version
 
-    async def _keep_watching_floor(self) -> None:
+    async def _keep_watching(self) -> None:
         while True:
             with contextlib.suppress(MailboxError):  # the two other tasks say so
-                self.floor = int(await self._mailbox.read_note(NOTE_FLOOR) or 0)
-            await asyncio.sleep(_FLOOR_INTERVAL)
+                await self.watch()
+            await asyncio.sleep(_WATCH_INTERVAL)
+
+    async def watch(self) -> None:
+        """Look once whether a neighbour remembers a later life of this site, and whether the mailbox was emptied.
+
+        If it was, what was sent last is sent again: a trainer that has finished will say nothing new.
+        """
+        self.floor = max(self.floor, int(await self._mailbox.read_note(NOTE_FLOOR) or 0))
+        if await self._mailbox.read_note(_NOTE_MARK) is None:
+            await self._mailbox.write_note(_NOTE_MARK, "here")
+            with self._lock:
+                self._desk.updates = self._sent | self._desk.updates
+            self._ring()
 
     async def _keep_fetching(self) -> None:
         failures = 0
@@ -222,7 +255,7 @@ class Post:
         while True:
             try:
                 ticket = ticket or await self._mailbox.ticket(Box.INBOX)
-                await self._fetch()
+                await self.fetch()
                 ticket = await self._mailbox.wait(Box.INBOX, ticket, _FETCH_TIMEOUT)
                 failures = 0
             except MailboxError as error:
@@ -230,12 +263,14 @@ class Post:
                 failures += 1
                 await self._pause(failures, error)
 
-    async def _fetch(self) -> None:
-        table = self._table
+    async def fetch(self) -> None:
+        """Take what is new out of the inbox, once."""
+        with self._lock:
+            table, seen = self._table, self._seen
         if table is None:
             return
-        for neighbour, slot in (await self._mailbox.collect(Box.INBOX, dict(self._seen))).items():
-            self._seen[neighbour] = slot.stamp
+        for neighbour, slot in (await self._mailbox.collect(Box.INBOX, dict(seen))).items():
+            seen[neighbour] = slot.stamp
             try:
                 update = decode(slot.blob, expect(table, neighbour, self._site))
             except UpdateRefused as refusal:
@@ -243,6 +278,8 @@ class Post:
                 log.warning("dropped an update from %s in the inbox: %s", neighbour, refusal)
                 continue
             with self._lock:
+                if self._table is not table:
+                    return  # announced anew meanwhile: what was judged by the old table is to be judged again
                 self._arrived[neighbour] = update
 
     async def _pause(self, failures: int, error: MailboxError) -> None:
@@ -250,3 +287,8 @@ class Post:
         if failures == 1:
             log.warning("the mailbox is out of reach, training goes on: %s", error)
         await asyncio.sleep(delay)
+
+
+def _rounded(size: float) -> float:
+    """Up to a power of two, so that the table need not be read anew with every round."""
+    return 2.0 ** math.ceil(math.log2(min(size, CEILING))) if size > 0 else 0.0

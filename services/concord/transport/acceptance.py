@@ -6,7 +6,7 @@ Reads the edge table that the trainer keeps in the mailbox; knows no HTTP, no ta
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from concord.errors import MailboxError, NotAllowed, RefusalReason, UpdateRefused
 from concord.site.edges import NOTE_EDGES, EdgeTable
@@ -15,7 +15,8 @@ from concord.site.ports import Box, Mailbox, Receipt, Slot
 from concord.transport.offload import offload
 from concord.transport.traffic import ExchangeState
 from concord.wire.codec import Expectation, decode
-from concord.wire.messages import Update
+from concord.wire.messages import Stamp, Update
+from concord.wire.sanity import FACTOR, Scales, magnitudes
 
 TABLE_AGE = 1.0
 """Seconds the edge table is believed without another look."""
@@ -49,6 +50,8 @@ class EdgeBook:
         self._clock = clock
         self._text: str | None = None
         self._expectations: dict[str, Expectation] | None = None
+        self._own_scales: Mapping[str, float] = {}
+        self._seen: dict[str, Stamp] = {}
         self._read_at = -TABLE_AGE
 
     async def expectation(self, neighbour: str, max_age: float = TABLE_AGE) -> Expectation:
@@ -63,6 +66,15 @@ class EdgeBook:
         if neighbour not in expectations:
             raise NotAllowed(f"{neighbour[:64]!r} is not a neighbour of {self._site}")
         return expectations[neighbour]
+
+    @property
+    def own_scales(self) -> Mapping[str, float]:
+        """How large the numbers are that this site sends, by part, as the table last read says."""
+        return self._own_scales
+
+    def seen(self, neighbour: str) -> Stamp | None:
+        """The newest update of `neighbour` that the trainer had taken in when the table was last read."""
+        return self._seen.get(neighbour)
 
     async def refresh(self) -> None:
         """Look at the table now; errors as `expectation`, but for NotAllowed."""
@@ -84,24 +96,38 @@ class EdgeBook:
             return
         try:
             table = EdgeTable.from_json(text)
+            seen = {neighbour: Stamp.parse(stamp) for neighbour, stamp in table.seen.items()}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MailboxError(f"the edge table in the mailbox of {self._site} cannot be read") from error
         self._expectations = {
             neighbour: expect(table, neighbour, self._site, self._max_bytes) for neighbour in table.edges
         }
+        self._own_scales = table.scales
+        self._seen = seen
         self._text = text
 
 
 class Acceptance:
-    """Checks updates from neighbours and stores them; counts what it stores and what it refuses."""
+    """Checks updates from neighbours and stores them; counts what it stores and what it refuses.
+
+    `clock` gives seconds since the Unix epoch. One whose numbers are over `absurd_factor` times what the edge knows is
+    refused (None: never).
+    """
 
     def __init__(
-        self, mailbox: Mailbox, book: EdgeBook, state: ExchangeState, clock: Callable[[], float] = time.time
+        self,
+        mailbox: Mailbox,
+        book: EdgeBook,
+        state: ExchangeState,
+        clock: Callable[[], float] = time.time,
+        absurd_factor: float | None = FACTOR,
     ) -> None:
         self._mailbox = mailbox
         self._book = book
         self._state = state
         self._clock = clock
+        self._absurd_factor = absurd_factor
+        self._scales: dict[str, Scales] = {}
 
     async def limit(self, neighbour: str) -> int:
         """The most bytes an update from `neighbour` may have; errors as `EdgeBook.expectation`."""
@@ -113,10 +139,11 @@ class Acceptance:
         traffic.bytes_in += len(blob)
         try:
             update = await self._decode(neighbour, blob)
+            await self._check_sizes(neighbour, update, len(blob))
         except UpdateRefused as refusal:
             self.refuse(neighbour, refusal)
             raise
-        receipt = await self._mailbox.put(Box.INBOX, neighbour, Slot(update.header.stamp, blob))
+        receipt = await self._store(neighbour, Slot(update.header.stamp, blob))
         if receipt.stored:
             traffic.received += 1
             traffic.age.add(max(0.0, self._clock() - update.header.sent_at))
@@ -124,11 +151,25 @@ class Acceptance:
             traffic.known += 1
         return receipt
 
+    async def _store(self, neighbour: str, slot: Slot) -> Receipt:
+        # An inbox that lost what the trainer took in would store what the trainer then passes over as old, and a
+        # neighbour that lost its state would never learn that it must go on above what it once sent.
+        seen = self._book.seen(neighbour)
+        if seen is not None and slot.stamp < seen:
+            return Receipt(stored=False, newest=seen)
+        return await self._mailbox.put(Box.INBOX, neighbour, slot)
+
     def refuse(self, neighbour: str, refusal: UpdateRefused) -> None:
         """Count a refusal."""
         traffic = self._state.edges[neighbour]
         traffic.refused[refusal.reason] += 1
         traffic.last_error = f"refused an update: {refusal}"
+
+    async def _check_sizes(self, neighbour: str, update: Update, size: int) -> None:
+        if self._absurd_factor is not None:
+            scales = self._scales.setdefault(neighbour, Scales(self._absurd_factor))
+            found = await offload(size, magnitudes, update.parts)
+            scales.check(found, self._book.own_scales, self._clock())
 
     async def _decode(self, neighbour: str, blob: bytes) -> Update:
         expected = await self._book.expectation(neighbour)

@@ -20,17 +20,26 @@ from concord.wire.messages import Stamp
 
 _WATCH_SECONDS = 30.0
 """How long one wait on the mailbox lasts when nothing happens."""
+_AGREED_SECONDS = 30.0
+"""For how long a neighbour that remembers just what was read last is believed without another look."""
 
 
 class Outbox:
     """Reads the outbox and waits on it. `keep_watch` must run, or nothing that waits wakes up."""
 
-    def __init__(self, mailbox: Mailbox, state: ExchangeState, rng: random.Random) -> None:
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        state: ExchangeState,
+        rng: random.Random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._mailbox = mailbox
         self._state = state
         self._backoff = DecorrelatedJitter(0.05, 1.0, rng)
         self._news = Bell()
-        self._agreed: dict[str, Stamp] = {}
+        self._clock = clock
+        self._agreed: dict[str, tuple[Stamp, float]] = {}
         self._closed = False
 
     async def keep_watch(self) -> None:
@@ -56,7 +65,7 @@ class Outbox:
         """The newest update for `neighbour` if newer than `after`."""
         slot = await self._mailbox.read(Box.OUTBOX, neighbour, after)
         if slot is not None:
-            self._agreed[neighbour] = slot.stamp
+            self._agreed[neighbour] = (slot.stamp, self._clock())
         return slot
 
     async def next(self, neighbour: str, after: Callable[[], Stamp | None]) -> Slot:
@@ -95,7 +104,9 @@ class Outbox:
         This happens when a site lost its state and starts over: its neighbours would take its updates for old
         ones.
         """
-        if remembered == self._agreed.get(neighbour):
+        agreed = self._agreed.get(neighbour)
+        # Not for ever: the slot may have been emptied since, and a trainer that lost its state have begun anew in it.
+        if agreed is not None and agreed[0] == remembered and self._clock() - agreed[1] < _AGREED_SECONDS:
             return
         current = await self.read(neighbour, None)
         if current is None or remembered <= current.stamp:

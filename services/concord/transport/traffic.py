@@ -89,12 +89,15 @@ def _summary(latencies: Latencies) -> dict[str, float | int | None]:
 class ExchangeState:
     """A whole exchange.
 
-    `unproven` counts requests refused for the identity they claimed, `emptied` how often the
-    mailbox had lost its content, `mailbox_errors` failed calls to it.
+    `unproven` counts requests refused for the identity they claimed, `too_often` those that came too soon after others,
+    `turned_away` connections that were refused or cut off, by why. `emptied` is how often the mailbox had lost its
+    content, `mailbox_errors` failed calls to it.
     """
 
     site: str
     edges: defaultdict[str, EdgeTraffic] = field(default_factory=lambda: defaultdict(EdgeTraffic))
     unproven: int = 0
+    too_often: int = 0
+    turned_away: Counter[str] = field(default_factory=Counter)
     emptied: int = 0
     mailbox_errors: int = 0

@@ -85,6 +85,11 @@ def decode(blob: bytes | memoryview, expected: Expectation) -> Update:
     return Update(header, parts)
 
 
+def same_terms(header: Header, terms: EdgeTerms) -> bool:
+    """Whether the sender of an update holds the edge on the terms that this end holds it on."""
+    return _is_close(header.penalty, terms.penalty) and _is_close(header.averaging, terms.averaging)
+
+
 def read_header(blob: bytes | memoryview, max_bytes: int) -> Header:
     """The header of any whole update, whoever it is for; UpdateRefused if it is not one."""
     return _parse(_open(blob, max_bytes)[1])
@@ -164,8 +169,12 @@ def _require(reason: RefusalReason, what: str, got: str | int, right: str | int)
 
 
 def _require_close(what: str, got: float, right: float) -> None:
-    if not math.isclose(got, right, rel_tol=_TERMS_TOLERANCE):
+    if not _is_close(got, right):
         raise UpdateRefused(RefusalReason.TERMS, f"{what} of the edge is {got!r}; this end has {right!r}")
+
+
+def _is_close(got: float, right: float) -> bool:
+    return math.isclose(got, right, rel_tol=_TERMS_TOLERANCE)
 
 
 def _check_layout(parts: Mapping[str, Tensor], layout: Mapping[str, PartLayout]) -> None:
