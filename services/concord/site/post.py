@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import itertools
 import logging
 import math
 import threading
@@ -30,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _NOTE_MARK = "trainer-mark"
 """Mailbox note that says nothing; when it is gone, so is everything else that was in the mailbox."""
+_MEASURE_INTERVAL = 10.0
+"""Seconds between two looks at how large the numbers are that are sent."""
 _FETCH_TIMEOUT = 1.0
 """Seconds a wait for news may last before the inbox is read anyway, so that a lost wake-up costs no more."""
 _WATCH_INTERVAL = 1.0
@@ -73,6 +74,7 @@ class Post:
         self._arrived: dict[str, Update] = {}
         self._table: EdgeTable | None = None
         self._scales: dict[str, float] = {}
+        self._measure_at = -math.inf
         self._seen: dict[str, Stamp | None] = {}
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -213,8 +215,7 @@ class Post:
         for neighbour in desk.gone:
             for box in Box:
                 await self._mailbox.discard(box, neighbour)
-        for update in itertools.islice(desk.updates.values(), 1):  # all of a round are of one size
-            self._scales = {name: _rounded(size) for name, size in magnitudes(update.parts).items()}
+        self._measure(desk.updates)
         for update in desk.updates.values():
             header = dataclasses.replace(update.header, sent_at=self._wall_clock())
             slot = Slot(header.stamp, encode(Update(header, update.parts)))
@@ -223,6 +224,14 @@ class Post:
                 self.floor = max(self.floor, receipt.newest.incarnation)
         if desk.snapshot is not None:
             await self._shelve(desk.snapshot)
+
+    def _measure(self, updates: Mapping[str, Update]) -> None:
+        # Seldom: each operation on a tensor gives up the interpreter, and a busy trainer is slow to hand it back.
+        now = asyncio.get_running_loop().time()
+        if now >= self._measure_at and updates:
+            self._measure_at = now + _MEASURE_INTERVAL
+            update = next(iter(updates.values()))  # all of a round are of one size
+            self._scales = {name: _rounded(size) for name, size in magnitudes(update.parts).items()}
 
     async def _shelve(self, snapshot: Snapshot) -> None:
         # The shelf may know versions of this site that its last checkpoint does not.

@@ -14,9 +14,9 @@ from concord.site.expectation import expect
 from concord.site.ports import Box, Mailbox, Receipt, Slot
 from concord.transport.offload import offload
 from concord.transport.traffic import ExchangeState
-from concord.wire.codec import Expectation, decode
+from concord.wire.codec import Expectation, measure
 from concord.wire.messages import Stamp, Update
-from concord.wire.sanity import FACTOR, Scales, magnitudes
+from concord.wire.sanity import FACTOR, Scales
 
 TABLE_AGE = 1.0
 """Seconds the edge table is believed without another look."""
@@ -138,8 +138,10 @@ class Acceptance:
         traffic = self._state.edges[neighbour]
         traffic.bytes_in += len(blob)
         try:
-            update = await self._decode(neighbour, blob)
-            await self._check_sizes(neighbour, update, len(blob))
+            update, sizes = await self._measure(neighbour, blob)
+            if self._absurd_factor is not None:
+                scales = self._scales.setdefault(neighbour, Scales(self._absurd_factor))
+                scales.check(sizes, self._book.own_scales, self._clock())
         except UpdateRefused as refusal:
             self.refuse(neighbour, refusal)
             raise
@@ -165,20 +167,14 @@ class Acceptance:
         traffic.refused[refusal.reason] += 1
         traffic.last_error = f"refused an update: {refusal}"
 
-    async def _check_sizes(self, neighbour: str, update: Update, size: int) -> None:
-        if self._absurd_factor is not None:
-            scales = self._scales.setdefault(neighbour, Scales(self._absurd_factor))
-            found = await offload(size, magnitudes, update.parts)
-            scales.check(found, self._book.own_scales, self._clock())
-
-    async def _decode(self, neighbour: str, blob: bytes) -> Update:
+    async def _measure(self, neighbour: str, blob: bytes) -> tuple[Update, dict[str, float]]:
         expected = await self._book.expectation(neighbour)
         try:
-            return await offload(len(blob), decode, blob, expected)
+            return await offload(len(blob), measure, blob, expected)
         except UpdateRefused as refusal:
             if refusal.reason not in _DISPUTES:
                 raise
             fresh = await self._book.expectation(neighbour, DISPUTED_TABLE_AGE)
             if fresh == expected:
                 raise
-        return await offload(len(blob), decode, blob, fresh)
+        return await offload(len(blob), measure, blob, fresh)

@@ -9,13 +9,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from concord.consensus.algorithm import EdgeTerms, PartLayout, payload_bytes
 from concord.errors import RefusalReason, SealError, UpdateRefused
 from concord.sealed import seal, unseal
 from concord.wire.messages import PROTOCOL, Header, Stamp, Update
+from concord.wire.sanity import magnitudes
 
 MAX_COUNTER = 2**53 - 1
 """Largest epoch, incarnation, sequence, step or round: beyond it a mailbox cannot compare stamps exactly."""
@@ -77,12 +77,16 @@ def decode(blob: bytes | memoryview, expected: Expectation) -> Update:
     Checked in this order: size, seal, protocol, header fields, federation, fingerprint, identity, epoch,
     terms, layout, finiteness.
     """
+    return measure(blob, expected)[0]
+
+
+def measure(blob: bytes | memoryview, expected: Expectation) -> tuple[Update, dict[str, float]]:
+    """As `decode`, with the greatest magnitude in each floating-point part, which checking for finiteness tells."""
     parts, fields = _open(blob, expected.max_bytes)
     header = _parse(fields)
     _check_header(header, expected)
     _check_layout(parts, expected.layout)
-    _check_finite(parts)
-    return Update(header, parts)
+    return Update(header, parts), _check_finite(parts)
 
 
 def same_terms(header: Header, terms: EdgeTerms) -> bool:
@@ -188,12 +192,9 @@ def _check_layout(parts: Mapping[str, Tensor], layout: Mapping[str, PartLayout])
             raise UpdateRefused(RefusalReason.LAYOUT, detail)
 
 
-def _check_finite(parts: Mapping[str, Tensor]) -> None:
-    for name, part in parts.items():
-        # The extremes of a tensor carry any NaN or infinity in it, and finding them allocates nothing.
-        if (
-            part.is_floating_point()
-            and part.numel()
-            and not all(math.isfinite(extreme) for extreme in torch.aminmax(part))
-        ):
+def _check_finite(parts: Mapping[str, Tensor]) -> dict[str, float]:
+    found = magnitudes(parts)
+    for name, size in found.items():
+        if math.isinf(size):
             raise UpdateRefused(RefusalReason.NOT_FINITE, f"part {name!r} holds NaN or infinity")
+    return found

@@ -35,6 +35,7 @@ def magnitudes(parts: Mapping[str, Tensor]) -> dict[str, float]:
     found = {}
     for name, part in parts.items():
         if part.is_floating_point():
+            # The extremes carry any NaN or infinity, and finding them allocates nothing.
             extremes = [abs(float(extreme)) for extreme in torch.aminmax(part)] if part.numel() else [0.0]
             found[name] = max(extremes) if all(map(math.isfinite, extremes)) else math.inf
     return found
