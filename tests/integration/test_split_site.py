@@ -21,7 +21,7 @@ task: digits
 sites: 2
 split: {classes: [5, 5]}
 topology: ring
-training: {rounds: 300, pace: 0.04, local_steps: 16, learning_rate: 0.1}
+training: {rounds: 900, pace: 0.04, local_steps: 16, learning_rate: 0.1}
 checkpoint: {every: 0.5}
 serving: {every: 0.3}
 """
