@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,8 +19,9 @@ from concord.apps.local import HOST
 
 @pytest.fixture
 def base_port() -> int:
-    """The first of a run of ports that are free now."""
-    for first in range(21000, 29000, 16):
+    """The first of a run of ports that are free now, looked for from a place of chance: other tests may run beside."""
+    runs = range(21000, 29000, 16)
+    for first in random.sample(runs, len(runs)):
         try:
             for port in range(first, first + 16):
                 with socket.socket() as probe:
