@@ -41,6 +41,7 @@ EXACT: Mapping[str, AlgorithmOptions] = {
     "ecl-admm": AlgorithmOptions("ecl", averaging=0.5),
     "isvr-pdmm": AlgorithmOptions("ecl-isvr"),
     "isvr-admm": AlgorithmOptions("ecl-isvr", averaging=0.5),
+    "isvr-adam": AlgorithmOptions("ecl-isvr", preconditioner="adam"),
     "sm-ecl": AlgorithmOptions("sm-ecl"),
 }
 LOCK_STEP = {

@@ -26,6 +26,7 @@ from concord.consensus.algorithm import EdgeEnd, EdgeTerms, LocalStep, Message, 
 from concord.consensus.compression import Packing, SenderMemory, packing_of
 from concord.consensus.ecl import Ecl
 from concord.consensus.options import AlgorithmOptions
+from concord.consensus.preconditioner import Preconditioner
 
 
 class CEcl(Ecl):
@@ -34,8 +35,10 @@ class CEcl(Ecl):
     name: ClassVar[str] = "c-ecl"
     fewest_steps: ClassVar[int] = 2
 
-    def __init__(self, primal: Tensor, step: LocalStep, packing: Packing) -> None:
-        super().__init__(primal, step)
+    def __init__(
+        self, primal: Tensor, step: LocalStep, packing: Packing, preconditioner: Preconditioner | None = None
+    ) -> None:
+        super().__init__(primal, step, preconditioner)
         self._packing = packing
         self._layout = packing.layout(primal.dtype)
         self._memories: dict[str, SenderMemory] = {}
@@ -43,7 +46,7 @@ class CEcl(Ecl):
 
     @classmethod
     def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[int] = ()) -> Self:
-        return cls(primal, step, packing_of(options, primal.numel()))
+        return cls(primal, step, packing_of(options, primal.numel()), Preconditioner.of(options, primal))
 
     @classmethod
     def edge_terms(cls, ours: EdgeEnd, theirs: EdgeEnd, options: AlgorithmOptions) -> EdgeTerms:
@@ -60,7 +63,7 @@ class CEcl(Ecl):
         return None
 
     def state(self) -> dict[str, Tensor]:
-        """The anchors, and of each edge the number of messages and what is remembered of them."""
+        """That of ECL, and of each edge the number of messages and what is remembered of them."""
         memories = {
             f"{name}/{neighbour}": tensor.clone()
             for neighbour in self._terms

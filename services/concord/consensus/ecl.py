@@ -7,17 +7,22 @@ with the sign of the edge end, u_ij = A_ij z_ij; this form needs no signs:
     local step   w    <- (w / mu - g + sum_j eta_ij u_ij) / (1 / mu + sum_j eta_ij)
     message      m_ij  = 2 w - u_ij
     on receipt   u_ij <- (1 - theta) u_ij + theta m_ji         theta = 1: PDMM, theta = 1/2: ADMM
+
+With preconditioner `adam` mu is a number for each coordinate, mu / s with s from `Preconditioner`, in the local step
+only. At rest g = sum_j eta_ij (u_ij - w) whatever mu is, so it may differ between sites and change with time.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self
 
 from torch import Tensor
 
 from concord.consensus.algorithm import EdgeEnd, EdgeTerms, LocalStep
 from concord.consensus.base import AnchoredAlgorithm
 from concord.consensus.options import AlgorithmOptions
+from concord.consensus.preconditioner import Preconditioner
 
 DEFAULT_PENALTY = 1.0
 
@@ -27,21 +32,49 @@ class Ecl(AnchoredAlgorithm):
 
     name: ClassVar[str] = "ecl"
 
-    def __init__(self, primal: Tensor, step: LocalStep) -> None:
+    def __init__(self, primal: Tensor, step: LocalStep, preconditioner: Preconditioner | None = None) -> None:
         super().__init__(primal, step)
+        self._preconditioner = preconditioner
         self._pull = 0.0  # mu times the sum of the penalties
+
+    @classmethod
+    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[int] = ()) -> Self:
+        return cls(primal, step, Preconditioner.of(options, primal))
 
     @classmethod
     def edge_terms(cls, ours: EdgeEnd, theirs: EdgeEnd, options: AlgorithmOptions) -> EdgeTerms:
         penalty = DEFAULT_PENALTY if options.penalty is None else options.penalty
         return EdgeTerms(penalty=penalty, averaging=options.averaging)
 
+    def state(self) -> dict[str, Tensor]:
+        scaling = {} if self._preconditioner is None else self._preconditioner.state()
+        return {**super().state(), **scaling}
+
     def _step(self, gradient: Tensor) -> None:
         if self._changed:
             self._pull = self.step.rate * self._average_anchors()
+        if self._preconditioner is None:
+            self._plain_step(gradient)
+        else:
+            self._scaled_step(gradient, self._preconditioner.scale(gradient))
+
+    def _plain_step(self, gradient: Tensor) -> None:
         if self._pull > 0:
             self.primal.lerp_(self._mean, self._pull / (1 + self._pull))
         self.primal.add_(gradient, alpha=-self.step.rate / (1 + self._pull))
+
+    def _scaled_step(self, gradient: Tensor, scale: Tensor) -> None:
+        if self._pull == 0:
+            self.primal.addcdiv_(gradient, scale, value=-self.step.rate)
+            return
+        share = scale.add_(self._pull).reciprocal_().mul_(self._pull)
+        self.primal.lerp_(self._mean, share)
+        self.primal.addcmul_(gradient, share, value=-self.step.rate / self._pull)
+
+    def _restore(self, state: Mapping[str, Tensor]) -> None:
+        super()._restore(state)
+        if self._preconditioner is not None:
+            self._preconditioner.restore(state)
 
 
 class EclIsvr(Ecl):

@@ -24,6 +24,8 @@ class AlgorithmOptions:
         apart between messages.
     gamma_scale: of sm-ecl, no unit: one over the penalty is gamma_scale * 7 * learning rate
         times the larger degree. Larger learns faster, until it diverges.
+    preconditioner: of ecl, ecl-isvr and c-ecl, none or adam: whether each coordinate has a step size of its own, after
+        the size of its gradients. A choice of each site; where the sites end up is the same.
     compression: of c-ecl, what a message tells: random-k coordinates, the top-k changes (which take twice the
         bytes), a random low-rank projection, or with none everything.
     keep: of c-ecl, the part of the model that one message tells, from above 0 to 1. Fewer bytes, slower agreement.
@@ -40,6 +42,7 @@ class AlgorithmOptions:
     averaging: float = 1.0
     penalty_scale: float = 1.0
     gamma_scale: float = 0.35
+    preconditioner: str = "none"
     compression: str = "random-k"
     keep: float = 0.1
     number_format: str = "full"

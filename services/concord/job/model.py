@@ -20,6 +20,7 @@ from concord.job.names import (
     ALGORITHMS,
     COMPRESSIONS,
     NUMBER_FORMATS,
+    PRECONDITIONERS,
     SERVER_ALGORITHMS,
     SPLIT_OPTIONS,
     TASKS,
@@ -144,7 +145,8 @@ class AlgorithmSection(Section):
 
     `penalty` is the strength of agreement (plain `ecl` only; derived from step size and degree otherwise);
     `averaging` theta is 1 for PDMM (faster) and 1/2 for ADMM (calmer); the two scales multiply what
-    `ecl-isvr` and `sm-ecl` derive by themselves. `compression`, `keep` (the part of the model that one message tells)
+    `ecl-isvr` and `sm-ecl` derive by themselves. With `preconditioner: adam` each parameter of `ecl`, `ecl-isvr` and
+    `c-ecl` has a step size of its own. `compression`, `keep` (the part of the model that one message tells)
     and `number_format` are for `c-ecl` only, the factor `momentum` in [0, 1) for `momentum-tracking` and `qg-dsgdm`,
     the spring `proximal` for `fedprox`.
     """
@@ -154,6 +156,7 @@ class AlgorithmSection(Section):
     averaging: Annotated[float, Field(gt=0, le=1)] = 1.0
     penalty_scale: Positive = 1.0
     gamma_scale: Positive = 0.35
+    preconditioner: Annotated[str, one_of("preconditioner", PRECONDITIONERS)] = "none"
     compression: Annotated[str, one_of("compression", COMPRESSIONS)] = "random-k"
     keep: Annotated[float, Field(gt=0, le=1)] = 0.1
     number_format: Annotated[str, one_of("number format", NUMBER_FORMATS)] = "full"

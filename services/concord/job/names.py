@@ -27,6 +27,7 @@ ALGORITHMS_OF_TWO_STEPS = ("ecl-isvr", "c-ecl")
 """Those whose terms hold 1 / (K - 1), K being the local steps of a round."""
 ALGORITHM_OPTIONS = {
     "penalty": ("ecl",),
+    "preconditioner": ("ecl", "ecl-isvr", "c-ecl"),
     "compression": ("c-ecl",),
     "keep": ("c-ecl",),
     "number_format": ("c-ecl",),
@@ -34,6 +35,7 @@ ALGORITHM_OPTIONS = {
     "proximal": ("fedprox",),
 }
 """Options that it would be a mistake to give to an algorithm that does not read them, and those that do."""
+PRECONDITIONERS = ("none", "adam")
 COMPRESSIONS = ("none", "random-k", "top-k", "low-rank")
 NUMBER_FORMATS = ("full", "float16", "int8")
 """What a message of c-ecl tells of the model, and how numbers travel in it."""
