@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -90,6 +91,57 @@ def unseal(blob: bytes | memoryview, max_bytes: int | None = None) -> tuple[dict
         raise SealError("the last tensor of the sealed blob is not its seal")
     tensors = {name: _tensor(name, fields) for name, fields in entries if name != _SEAL}
     return tensors, cast("dict[str, str]", header.get(_METADATA, {}))
+
+
+def view(blob: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """As `unseal`, but the tensors are views of the blob's own memory, which lives as long as one of them.
+
+    Nothing is copied, so nobody may write to them. SealError as `unseal`.
+    """
+    _check_digest(blob)
+    start = _LENGTH_BYTES + _header_length(blob)
+    try:
+        header = json.loads(blob[_LENGTH_BYTES:start])
+        entries = {name: _span(name, fields) for name, fields in header.items() if name != _METADATA}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SealError(f"the header of the sealed blob is wrong: {error}") from error
+    data_bytes = len(blob) - start
+    if entries.pop(_SEAL, None) != (torch.uint8, (_DIGEST_BYTES,), data_bytes - _DIGEST_BYTES):
+        raise SealError("the last tensor of the sealed blob is not its seal")
+    memory = _memory_of(blob)
+    tensors: dict[str, Tensor] = {}
+    for name, (dtype, shape, offset) in entries.items():
+        if offset + math.prod(shape) * dtype.itemsize > data_bytes:
+            raise SealError(f"tensor {name!r} of the sealed blob reaches beyond its end")
+        tensors[name] = _view(memory, dtype, shape, start + offset)
+    return tensors, cast("dict[str, str]", header.get(_METADATA, {}))
+
+
+def _span(name: str, fields: Mapping[str, object]) -> tuple[torch.dtype, tuple[int, ...], int]:
+    """dtype, shape and first byte of one tensor; SealError if they do not fit each other."""
+    dtype = _DTYPES.get(cast(str, fields["dtype"]))
+    if dtype is None:
+        raise SealError(f"tensor {name!r} has dtype {fields['dtype']}, which a sealed blob does not hold")
+    shape = tuple(cast("list[int]", fields["shape"]))
+    start, stop = cast("list[int]", fields["data_offsets"])
+    whole = all(type(number) is int and number >= 0 for number in (*shape, start, stop))
+    if not whole or stop - start != math.prod(shape) * dtype.itemsize:
+        raise SealError(f"tensor {name!r} of the sealed blob has another length than its shape says")
+    return dtype, shape, start
+
+
+def _memory_of(blob: bytes) -> ctypes.Array[ctypes.c_ubyte]:
+    """The blob's bytes where they are; torch would warn, for ever, of a buffer that it cannot write to."""
+    array = (ctypes.c_ubyte * len(blob)).from_address(ctypes.cast(ctypes.c_char_p(blob), ctypes.c_void_p).value or 1)
+    array.keep = blob  # type: ignore[attr-defined]
+    return array
+
+
+def _view(memory: ctypes.Array[ctypes.c_ubyte], dtype: torch.dtype, shape: tuple[int, ...], offset: int) -> Tensor:
+    count = math.prod(shape)
+    if not count:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(memory, dtype=dtype, count=count, offset=offset).view(shape)
 
 
 def digest(blob: bytes | memoryview) -> str:

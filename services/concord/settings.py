@@ -76,6 +76,7 @@ class Settings:
     exchange_port  where neighbours are let in; only with `tls_dir`, without it they come to `port`
     connections    connections that a port of this process holds at most
     connections_per_address  those from one remote address; a proxy before many callers needs more
+    admin_token    who knows it may pin, roll back and promote models; None: nobody may
     insecure       without certificates and without a secret, believe whatever name a caller gives; only for a
                    network you trust
     """
@@ -95,6 +96,7 @@ class Settings:
     exchange_port: int = 8443
     connections: int = 512
     connections_per_address: int = 256
+    admin_token: Secret | None = None
     insecure: bool = False
 
     def identity_secret(self) -> Secret | None:
@@ -126,8 +128,9 @@ def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
             raise JobError(unknown("setting", name, _FLAGS))
     texts = {**_without_other_secret(_from_environment(environment), texts), **texts}
     values = {name: _read(name, text) for name, text in texts.items()}
-    if "secret_file" in values:
-        values["secret"] = values.pop("secret_file")
+    for name in _SECRETS:
+        if f"{name}_file" in values:
+            values[name] = values.pop(f"{name}_file")
     return replace(Settings(), **values)
 
 
@@ -153,15 +156,15 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
         if variable not in known:
             raise JobError(unknown("environment variable", variable, [*known, *OTHER_VARIABLES]))
         found[known[variable]] = text
-    if "secret" in found and "secret_file" in found:
-        raise JobError("CONCORD_SECRET and CONCORD_SECRET_FILE are both set; set one of them")
+    for name in _SECRETS:
+        if name in found and f"{name}_file" in found:
+            variable = PREFIX + name.upper()
+            raise JobError(f"{variable} and {variable}_FILE are both set; set one of them")
     return found
 
 
 def _without_other_secret(found: dict[str, str], flags: Mapping[str, str]) -> dict[str, str]:
-    if "secret_file" in flags:
-        found.pop("secret", None)
-    return found
+    return {name: text for name, text in found.items() if not (name in _SECRETS and f"{name}_file" in flags)}
 
 
 def _read(name: str, text: str) -> Any:
@@ -225,6 +228,10 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "exchange_port": _port,
     "connections": _count,
     "connections_per_address": _count,
+    "admin_token": Secret.from_text,
+    "admin_token_file": lambda text: Secret.from_file(Path(text)),
     "insecure": _switch,
 }
-_FLAGS = tuple(name for name in _READERS if name != "secret")
+_SECRETS = ("secret", "admin_token")
+"""Never flags by themselves; `NAME_file` is."""
+_FLAGS = tuple(name for name in _READERS if name not in _SECRETS)

@@ -11,10 +11,12 @@ from fastapi import FastAPI
 import concord
 from concord.apps.health import add_health
 from concord.apps.inference_routes import InferenceService, InferenceSettings
+from concord.apps.model_routes import ModelOptions
 from concord.apps.serve import Server, bind, connection_limits
 from concord.apps.serve import run as serve_process
-from concord.apps.trainer import job_predictor, job_task
+from concord.apps.trainer import job_gate, job_predictor, job_task
 from concord.job import Job
+from concord.learning.task import Task
 from concord.serving.predictor import Predictor
 from concord.serving.snapshots import RedisShelf
 from concord.settings import Settings
@@ -28,9 +30,17 @@ def run(job: Job, settings: Settings) -> None:
     torch.set_num_threads(1)  # a request is one row or a few, which more threads only slow down
     listener = bind(settings.host, settings.port)
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
-    service = create_inference(job_predictor(job, job_task(job)), shelf)
+    task = job_task(job)
+    service = create_inference(
+        job_predictor(job, task), shelf, InferenceSettings(models=model_options(job, task, settings))
+    )
     server = Server(create_app(service), listener, drain=settings.drain, limits=connection_limits(settings))
     serve_process(server, at_end=shelf.close)
+
+
+def model_options(job: Job, task: Task, settings: Settings) -> ModelOptions:
+    """What job and settings say of the versions of a model."""
+    return ModelOptions(job_gate(job, task), job.serving.shadow, settings.admin_token)
 
 
 def create_inference(

@@ -69,25 +69,3 @@ V1_PREDICT = _operation(
     ),
     wrong={"400": "not JSON", "422": "the inputs do not fit the model: what was expected"},
 )
-
-V1_MODELS: Json = {
-    "responses": {
-        "200": _body(
-            "What is served; an empty list before the first model.",
-            {
-                "models": [
-                    {
-                        **_MODEL,
-                        "step": 2400,
-                        "fingerprint": "5a1f",
-                        "metrics": {"accuracy": 0.97},
-                        "created_at": 1790000000.0,
-                        "age_seconds": 1.5,
-                        "classes": ["0", "1"],
-                        "input_shape": [4],
-                    }
-                ]
-            },
-        )
-    }
-}

@@ -13,13 +13,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from math import isfinite
 
 from fastapi import APIRouter, Request, Response
 
 import concord
 from concord.apps.bare_routes import Endpoint, bare_router, read_body
-from concord.apps.inference_docs import V1_MODELS, V1_PREDICT, V2_INFER, Json
+from concord.apps.inference_docs import V1_PREDICT, V2_INFER, Json
+from concord.apps.model_routes import ModelOptions, ModelService
 from concord.crew import Crew
 from concord.errors import (
     BodyError,
@@ -32,9 +32,9 @@ from concord.errors import (
 from concord.serving import plain, protocol
 from concord.serving.bodies import Reply, encode
 from concord.serving.counters import InferenceState
-from concord.serving.predictor import Predictor, ServedModel
+from concord.serving.predictor import PERSONAL_SUFFIX, Predictor, ServedModel
 from concord.serving.versions import Versions
-from concord.serving.watcher import Watcher, WatchTimes
+from concord.serving.watcher import WatchTimes
 from concord.site.ports import SnapshotShelf
 
 Answer = Callable[[bytes, ServedModel], Reply]
@@ -67,6 +67,7 @@ class InferenceSettings:
     inline_seconds: float = 0.0005
     versions_kept: int = 2
     watch: WatchTimes = field(default_factory=WatchTimes)
+    models: ModelOptions = field(default_factory=ModelOptions)
 
 
 class InferenceService:
@@ -81,11 +82,11 @@ class InferenceService:
     ) -> None:
         self.state = InferenceState()
         self.predictor = predictor
-        self.watcher = Watcher(predictor, shelf, settings.watch)
+        self.models = ModelService(predictor, shelf, settings.models, settings.watch, clock)
+        self.watcher = self.models.watcher
         self.router = self._routes()
         self._versions = Versions(predictor, shelf, settings.versions_kept)
         self._settings = settings
-        self._clock = clock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="predict")
 
     @asynccontextmanager
@@ -94,7 +95,8 @@ class InferenceService:
         crew = Crew()
         crew.add(self.watcher.run())
         try:
-            yield
+            with self.models.running():
+                yield
         finally:
             await crew.dismiss()
             self._thread.shutdown(wait=False)
@@ -117,7 +119,7 @@ class InferenceService:
         add("GET", version, self.version_metadata)
         add("GET", model + "/ready", self.model_ready)
         add("GET", version + "/ready", self.version_ready)
-        add("GET", "/v1/models", self.models, V1_MODELS)
+        router.include_router(self.models.router)
         return router
 
     async def server_metadata(self, request: Request) -> Response:
@@ -157,13 +159,9 @@ class InferenceService:
         return await self._counted("infer", self._answer(request, protocol.answer, name, version))
 
     async def predict(self, request: Request) -> Response:
-        """Predict from plain rows of numbers with the newest model."""
-        return await self._counted("predict", self._answer(request, plain.answer, None, None), 422)
-
-    async def models(self, request: Request) -> Response:
-        """What is served: version, round, metrics at publication, age in seconds."""
-        served = self.predictor.served
-        return _json({"models": [] if served is None else [self._describe(served)]})
+        """Predict from plain rows of numbers with the newest model, or that of the query's `model`."""
+        name = request.query_params.get("model") if request.scope["query_string"] else None
+        return await self._counted("predict", self._answer(request, plain.answer, name, None), 422)
 
     async def _counted(self, route: str, work: Awaitable[Response], wrong_input: int = 400) -> Response:
         started = time.perf_counter()
@@ -192,13 +190,18 @@ class InferenceService:
         return await asyncio.get_running_loop().run_in_executor(self._thread, answer, body, served)
 
     async def _find(self, name: str | None, version: str | None) -> ServedModel:
-        if name is not None and name != self.predictor.name:
-            raise UnknownModelError("model_name", f"{self.predictor.name!r} is the one served here")
+        self._check_name(name)
         if version is None:
-            return self.predictor.current()
-        if not (version.isascii() and version.isdecimal() and len(version) < 16):
+            served = self.predictor.current()
+        elif version.isascii() and version.isdecimal() and len(version) < 16:
+            served = await self._versions.find(int(version))
+        else:
             raise UnknownModelError("model_version", "versions are decimal numbers")
-        return await self._versions.find(int(version))
+        return served if name in (None, self.predictor.name) else served.own_variant()
+
+    def _check_name(self, name: str | None) -> None:
+        if name not in (None, self.predictor.name, self.predictor.name + PERSONAL_SUFFIX):
+            raise UnknownModelError("model_name", f"{self.predictor.name!r} is the one served here")
 
     async def _ready(self, name: str | None, version: str | None) -> Response:
         served = await self._find(name, version)
@@ -209,21 +212,6 @@ class InferenceService:
         served = await self._find(name, version)
         at_hand = self._versions.at_hand() if version is None else (served.snapshot.version,)
         return _json(protocol.describe_model(served, at_hand), _origin(served))
-
-    def _describe(self, served: ServedModel) -> dict[str, object]:
-        snapshot = served.snapshot
-        return {
-            "name": served.name,
-            "version": snapshot.version,
-            "round": snapshot.round,
-            "step": snapshot.step,
-            "fingerprint": snapshot.fingerprint,
-            "metrics": {k: v if isfinite(v) else None for k, v in snapshot.metrics.items()},
-            "created_at": snapshot.created_at,
-            "age_seconds": max(0.0, self._clock() - snapshot.created_at),
-            "classes": list(served.classes),
-            "input_shape": list(served.input_shape),
-        }
 
 
 def _origin(served: ServedModel) -> dict[str, str]:

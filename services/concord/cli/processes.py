@@ -59,6 +59,7 @@ def _command(module: str) -> Callable[..., None]:
         exchange_port: Annotated[Text, typer.Option(help="Port for neighbours, with --tls-dir.")] = None,
         connections: Annotated[Text, typer.Option(help="Connections that a port holds at most.")] = None,
         connections_per_address: Annotated[Text, typer.Option(help="Those from one remote address.")] = None,
+        admin_token_file: Annotated[Text, typer.Option(help="File with the token of who may pin models.")] = None,
         insecure: Annotated[
             bool, typer.Option("--insecure", help="Do without certificates and without a secret.")
         ] = False,
@@ -79,6 +80,7 @@ def _command(module: str) -> Callable[..., None]:
             "exchange_port": exchange_port,
             "connections": connections,
             "connections_per_address": connections_per_address,
+            "admin_token_file": admin_token_file,
             "insecure": "true" if insecure else None,
         }
         loaded = load_job(job, overrides or ())
