@@ -150,7 +150,8 @@ async def test_versions_of_a_shelf_that_started_over_are_not_mixed_up(site: Site
 
 
 async def test_the_list_of_models_says_what_is_known_of_them(site: Site) -> None:
-    (model,) = (await site.client.get("/v1/models")).json()["models"]
+    model, older = (await site.client.get("/v1/models")).json()["models"]
+    assert (older["version"], older["state"]) == (2, "kept")
     assert model["age_seconds"] > 0
     assert model["metrics"] == {"accuracy": 0.5}
     assert (model["name"], model["version"], model["round"], model["step"]) == ("animals", 3, 30, 240)
@@ -160,7 +161,7 @@ async def test_the_list_of_models_says_what_is_known_of_them(site: Site) -> None
 async def test_before_the_first_model_everything_but_life_waits(empty_site: Site) -> None:
     client = empty_site.client
     assert (await client.get("/v2/health/live")).status_code == 200
-    assert (await client.get("/v1/models")).json() == {"models": []}
+    assert (await client.get("/v1/models")).json()["models"] == []
     gets = ("/v2/health/ready", "/v2/models/animals", "/v2/models/animals/ready")
     answers = [await client.get(path) for path in gets]
     answers += [await client.post(INFER, json=V2), await client.post("/v1/predict", json=V1)]

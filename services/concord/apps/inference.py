@@ -31,9 +31,8 @@ def run(job: Job, settings: Settings) -> None:
     listener = bind(settings.host, settings.port)
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
     task = job_task(job)
-    service = create_inference(
-        job_predictor(job, task), shelf, InferenceSettings(models=model_options(job, task, settings))
-    )
+    options = InferenceSettings(models=model_options(job, task, settings))
+    service = create_inference(job_predictor(job, task), shelf, options)
     server = Server(create_app(service), listener, drain=settings.drain, limits=connection_limits(settings))
     serve_process(server, at_end=shelf.close)
 

@@ -31,12 +31,11 @@ from concord.site.ports import Mark, MarkResult, Marks, Snapshot, SnapshotShelf,
 ACTIONS = {"pin": Mark.PIN, "unpin": Mark.UNPIN, "rollback": Mark.HOLD, "promote": Mark.PROMOTE}
 _PATIENCE = 5.0
 """Seconds that an answer waits for what was asked to be done; it then says how far things are."""
-_LOOK = 0.005
-_NO_TOKEN = (
+_OFF = (
     "versions cannot be changed here: this process has no admin token; start it with --admin-token-file "
     "(CONCORD_ADMIN_TOKEN_FILE, or CONCORD_ADMIN_TOKEN)"
 )
-_WRONG_TOKEN = "the header 'Authorization: Bearer TOKEN' with the admin token of this process is needed"  # noqa: S105
+_UNPROVEN = "the header 'Authorization: Bearer TOKEN' with the admin token of this process is needed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +180,10 @@ class ModelService:
     def _require_token(self, request: Request) -> None:
         token = self._options.admin_token
         if token is None:
-            raise _Refused(HTTPStatus.FORBIDDEN, _NO_TOKEN)
+            raise _Refused(HTTPStatus.FORBIDDEN, _OFF)
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.value):
-            raise _Refused(HTTPStatus.UNAUTHORIZED, _WRONG_TOKEN)
+            raise _Refused(HTTPStatus.UNAUTHORIZED, _UNPROVEN)
 
     async def _change(self, action: str, text: str | None) -> int:
         """Make the mark and wait until the watcher has heeded it; the version it is about."""
@@ -203,7 +202,7 @@ class ModelService:
         with suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
                 while not self._heeded(mark, version):
-                    await asyncio.sleep(_LOOK)
+                    await self.watcher.look()
         return version
 
     def _previous(self, stock: Stock) -> int:
@@ -237,7 +236,9 @@ class ModelService:
             case _:
                 # Something newer may have been published, and followed, since a promotion.
                 marked = version in (marks.held, marks.promoted)
-                return marked and served is not None and (served.version == version or served.version > marks.floor > 0)
+                return (
+                    marked and served is not None and (served.version == version or served.version > marks.floor >= 0)
+                )
 
     # --- what is compared ------------------------------------------------------------------------------------
 

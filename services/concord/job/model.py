@@ -229,6 +229,9 @@ class GateSection(Section):
     lower_is_better: bool = False
 
 
+Pattern = Annotated[str, Field(min_length=1)]
+
+
 class PersonalSection(Section):
     """Beside the common model each site serves one of its own, in which the `parameters` that match a pattern are
     trained further on its own data before each publication: `steps` mini-batches at `learning_rate` (null: the site's).
@@ -236,9 +239,7 @@ class PersonalSection(Section):
     `head` stands for the last layer.
     """
 
-    parameters: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)] = (
-        "head",
-    )
+    parameters: Annotated[tuple[Pattern, ...], Field(strict=False, min_length=1)] = ("head",)
     steps: Count = 50
     learning_rate: Positive | None = None
 

@@ -117,7 +117,7 @@ def _marked(marks: Marks, mark: Mark, version: int, newest: int) -> Marks:
             held = None if marks.held == version else marks.held
             return replace(marks, pinned=marks.pinned - {version}, held=held)
         case Mark.HOLD:
-            return replace(marks, held=version, promoted=None, floor=0)
+            return replace(marks, held=version, promoted=None, floor=-1)
         case Mark.PROMOTE:
             return replace(marks, held=None, promoted=version, floor=newest)
         case Mark.SERVED:

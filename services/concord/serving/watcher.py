@@ -67,6 +67,7 @@ class Watcher:
         self.stock = Stock()
         """What was on the shelf at the last look."""
         self._ticket: str | None = None
+        self._looked = asyncio.Event()
         self._told: set[tuple[int, float]] = set()
 
     @property
@@ -96,6 +97,13 @@ class Watcher:
         self.stock = stock
         if self._on_stock is not None:
             await self._on_stock(stock)
+        # Those who wait hold the old event; whoever comes next gets the new one.
+        self._looked.set()
+        self._looked = asyncio.Event()
+
+    async def look(self) -> None:
+        """Return when the watcher has looked at the shelf once more, and done what followed."""
+        await self._looked.wait()
 
     async def _serve_from(self, stock: Stock) -> None:
         self.refused &= {snapshot.key for snapshot in stock.snapshots}
@@ -104,7 +112,8 @@ class Watcher:
         if chosen is not None and not self._is_served(chosen):
             snapshot = await self._shelf.load(chosen.version)
             if snapshot is not None and not await self._take(snapshot):
-                return await self._serve_from(stock)
+                await self._serve_from(stock)
+                return
         await self._say_served(stock)
 
     async def _take(self, snapshot: Snapshot) -> bool:

@@ -130,7 +130,7 @@ class Marks:
     pinned: frozenset[int] = frozenset()
     held: int | None = None
     promoted: int | None = None
-    floor: int = 0
+    floor: int = -1
     served: int | None = None
 
     @property
