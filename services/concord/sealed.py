@@ -102,32 +102,40 @@ def view(blob: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     start = _LENGTH_BYTES + _header_length(blob)
     try:
         header = json.loads(blob[_LENGTH_BYTES:start])
-        entries = {name: _span(name, fields) for name, fields in header.items() if name != _METADATA}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        metadata = header.pop(_METADATA, {})
+        stretches = {name: _stretch(fields) for name, fields in header.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise SealError(f"the header of the sealed blob is wrong: {error}") from error
     data_bytes = len(blob) - start
-    if entries.pop(_SEAL, None) != (torch.uint8, (_DIGEST_BYTES,), data_bytes - _DIGEST_BYTES):
+    if stretches.pop(_SEAL, None) != _Stretch(torch.uint8, (_DIGEST_BYTES,), data_bytes - _DIGEST_BYTES):
         raise SealError("the last tensor of the sealed blob is not its seal")
+    if not all(isinstance(text, str) for text in metadata.values()):
+        raise SealError("the text of the sealed blob is not all text")
     memory = _memory_of(blob)
-    tensors: dict[str, Tensor] = {}
-    for name, (dtype, shape, offset) in entries.items():
-        if offset + math.prod(shape) * dtype.itemsize > data_bytes:
-            raise SealError(f"tensor {name!r} of the sealed blob reaches beyond its end")
-        tensors[name] = _view(memory, dtype, shape, start + offset)
-    return tensors, cast("dict[str, str]", header.get(_METADATA, {}))
+    return {name: _view(memory, one, start, name) for name, one in stretches.items()}, metadata
 
 
-def _span(name: str, fields: Mapping[str, object]) -> tuple[torch.dtype, tuple[int, ...], int]:
-    """dtype, shape and first byte of one tensor; SealError if they do not fit each other."""
-    dtype = _DTYPES.get(cast(str, fields["dtype"]))
-    if dtype is None:
-        raise SealError(f"tensor {name!r} has dtype {fields['dtype']}, which a sealed blob does not hold")
-    shape = tuple(cast("list[int]", fields["shape"]))
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """What a header says of one tensor; `start` counts bytes from the end of the header."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def stop(self) -> int:
+        """Where it ends."""
+        return self.start + math.prod(self.shape) * self.dtype.itemsize
+
+
+def _stretch(fields: Mapping[str, object]) -> _Stretch:
+    """ValueError, TypeError or KeyError if the fields are of another form, or contradict each other."""
     start, stop = cast("list[int]", fields["data_offsets"])
-    whole = all(type(number) is int and number >= 0 for number in (*shape, start, stop))
-    if not whole or stop - start != math.prod(shape) * dtype.itemsize:
-        raise SealError(f"tensor {name!r} of the sealed blob has another length than its shape says")
-    return dtype, shape, start
+    one = _Stretch(_DTYPES[cast(str, fields["dtype"])], tuple(cast("list[int]", fields["shape"])), start)
+    if not all(type(number) is int and number >= 0 for number in (*one.shape, start, stop)) or stop != one.stop:
+        raise ValueError(f"{fields} is not of one tensor")
+    return one
 
 
 def _memory_of(blob: bytes) -> ctypes.Array[ctypes.c_ubyte]:
@@ -137,11 +145,16 @@ def _memory_of(blob: bytes) -> ctypes.Array[ctypes.c_ubyte]:
     return array
 
 
-def _view(memory: ctypes.Array[ctypes.c_ubyte], dtype: torch.dtype, shape: tuple[int, ...], offset: int) -> Tensor:
-    count = math.prod(shape)
-    if not count:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(memory, dtype=dtype, count=count, offset=offset).view(shape)
+def _view(memory: ctypes.Array[ctypes.c_ubyte], one: _Stretch, offset: int, name: str) -> Tensor:
+    if offset + one.stop > len(memory):
+        raise SealError(f"tensor {name!r} of the sealed blob reaches beyond its end")
+    try:
+        if one.stop == one.start:
+            return torch.empty(one.shape, dtype=one.dtype)
+        count = math.prod(one.shape)
+        return torch.frombuffer(memory, dtype=one.dtype, count=count, offset=offset + one.start).view(one.shape)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise SealError(f"tensor {name!r} of the sealed blob cannot be: {error}") from error
 
 
 def digest(blob: bytes | memoryview) -> str:

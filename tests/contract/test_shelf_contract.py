@@ -194,13 +194,14 @@ async def test_what_is_not_there_cannot_be_marked(shelf: SnapshotShelf, mark: Ma
     assert await shelf.ticket() == before
 
 
-async def test_to_pin_what_is_served_holds_it_and_to_unpin_it_lets_go(shelf: SnapshotShelf) -> None:
+async def test_marks_are_what_was_said_last(shelf: SnapshotShelf) -> None:
     await publish_until(shelf, 3)
     await shelf.mark(Mark.PROMOTE, 2)
     await shelf.mark(Mark.SERVED, 2)
     await shelf.mark(Mark.PIN, 1)
-    assert (await shelf.stock()).marks == Marks(frozenset({1}), None, 2, 3, 2)
     await shelf.mark(Mark.PIN, 2)
+    assert (await shelf.stock()).marks == Marks(frozenset({1, 2}), None, 2, 3, 2)
+    await shelf.mark(Mark.HOLD, 2)
     assert (await shelf.stock()).marks == Marks(frozenset({1, 2}), held=2, served=2)
     await shelf.mark(Mark.UNPIN, 2)
     assert (await shelf.stock()).marks == Marks(frozenset({1}), served=2)

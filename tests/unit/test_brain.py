@@ -209,7 +209,7 @@ def test_the_lineage_of_a_model_is_what_was_heard_of_each_neighbour() -> None:
     assert brain.lineage() == Lineage(incarnation=4)
     settle(brain)
     for sender, sequence in (("N2", 5), ("N3", 6)):
-        brain.handle(UpdatesArrived(1.0, [update_from(sender, Stamp(1, 2, sequence), value=sequence, round=9)]))
+        brain.handle(UpdatesArrived(1.0, [update_from(sender, Stamp(1, 2, sequence), float(sequence), round=9)]))
     lineage = brain.lineage()
     assert lineage.heard == {"N2": Heard(9, 2, 5), "N3": Heard(9, 2, 6)}
     distances = [edge.consensus_distance for edge in brain.progress(1.0).edges.values()]

@@ -73,7 +73,7 @@ class ModelService:
         if options.shadow:
             predictor.observer = self.shadow.offer
         self._predictor = predictor
-        self._shelf = shelf
+        self.shelf = shelf
         self._options = options
         self._clock = clock
 
@@ -101,7 +101,7 @@ class ModelService:
     async def list(self, request: Request) -> Response:
         """Every version on the shelf, the one in service first: its state, metrics at publication and lineage."""
         try:
-            return _json(self._describe(await self._shelf.stock()))
+            return _json(self._describe(await self.shelf.stock()))
         except MailboxError as error:  # what is served is known without it
             return _json(self._describe(Stock(), str(error)))
 
@@ -166,7 +166,7 @@ class ModelService:
         try:
             self._require_token(request)
             changed = await self._change(action, version)
-            stock = await self._shelf.stock()
+            stock = await self.shelf.stock()
         except _Refused as refusal:
             headers = {"WWW-Authenticate": "Bearer"} if refusal.status is HTTPStatus.UNAUTHORIZED else None
             return _json({"error": str(refusal)}, refusal.status, headers)
@@ -190,10 +190,12 @@ class ModelService:
         if action not in ACTIONS:
             raise _Refused(HTTPStatus.NOT_FOUND, f"{action!r} should be one of {', '.join(ACTIONS)}")
         mark = ACTIONS[action]
-        stock = await self._shelf.stock()
+        stock, served = await self.shelf.stock(), self.watcher.served
         version = self._previous(stock) if text is None else _version(text)
         self._check_direction(mark, version)
-        result = await self._shelf.mark(mark, version)
+        result = await self.shelf.mark(mark, version)
+        if mark is Mark.PIN and result is MarkResult.DONE and served is not None and served.version == version:
+            await self.shelf.mark(Mark.HOLD, version)
         if result is MarkResult.ABSENT:
             what = "neither pinned nor held" if mark is Mark.UNPIN else "not on the shelf"
             raise _Refused(HTTPStatus.NOT_FOUND, f"version {version} is {what}")
@@ -234,11 +236,9 @@ class ModelService:
             case Mark.UNPIN:
                 return version not in marks.pinned and marks.held != version
             case _:
-                # Something newer may have been published, and followed, since a promotion.
                 marked = version in (marks.held, marks.promoted)
-                return (
-                    marked and served is not None and (served.version == version or served.version > marks.floor >= 0)
-                )
+                # Something newer may have been published, and followed, since a promotion.
+                return marked and served is not None and (served.version == version or marks.is_over(served.version))
 
     # --- what is compared ------------------------------------------------------------------------------------
 
@@ -252,7 +252,7 @@ class ModelService:
             self.shadow.follow(present, served.version, shelf)
             return
         wanted = candidate_of(stock, served, self.watcher.refused)
-        snapshot = None if wanted is None else await self._shelf.load(wanted.version)
+        snapshot = None if wanted is None else await self.shelf.load(wanted.version)
         model = None
         if snapshot is not None:
             try:

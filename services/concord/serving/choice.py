@@ -67,7 +67,7 @@ def choose(
     if held is not None:
         return held if held in usable else None
     promoted = stock.find(marks.promoted)
-    waits = promoted in usable and (served is None or served.version <= marks.floor)
+    waits = promoted in usable and not marks.is_over(None if served is None else served.version)
     # What a promotion put into service is what comes after it is compared with.
     before = promoted if waits else served
     passes = _passing(gate, before)

@@ -111,8 +111,7 @@ def _marked(marks: Marks, mark: Mark, version: int, newest: int) -> Marks:
     """The marks after one more, which is possible; `mark.lua` does the same."""
     match mark:
         case Mark.PIN:
-            pinned = replace(marks, pinned=marks.pinned | {version})
-            return _marked(pinned, Mark.HOLD, version, newest) if marks.served == version else pinned
+            return replace(marks, pinned=marks.pinned | {version})
         case Mark.UNPIN:
             held = None if marks.held == version else marks.held
             return replace(marks, pinned=marks.pinned - {version}, held=held)

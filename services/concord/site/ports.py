@@ -136,13 +136,16 @@ class Marks:
     @property
     def kept(self) -> frozenset[int]:
         """The versions that must not leave the shelf, besides the newest."""
-        # A promotion is over once inference serves something that came after it.
-        waiting = self.promoted if self.served is None or self.served <= self.floor else None
+        waiting = None if self.is_over(self.served) else self.promoted
         return self.pinned | {version for version in (self.held, self.served, waiting) if version is not None}
+
+    def is_over(self, served: int | None) -> bool:
+        """Whether the promotion, if there was one, has had its effect: what came after it is served by now."""
+        return served is not None and served > self.floor
 
 
 class Mark(StrEnum):
-    """What can be said of a version: see `Marks`. To pin the one in service holds it, to unpin the held one lets go."""
+    """What can be said of a version: see `Marks`. To unpin the one that is held lets it go, too."""
 
     PIN = "pin"
     UNPIN = "unpin"

@@ -11,16 +11,10 @@
 
 local action, version = ARGV[1], ARGV[2]
 local pin = 'pin:' .. version
-local held, served = unpack(redis.call('HMGET', KEYS[3], 'held', 'served'))
-
-local function hold()
-  redis.call('HSET', KEYS[3], 'held', version)
-  redis.call('HDEL', KEYS[3], 'promoted', 'floor')
-end
 
 if action == 'unpin' then
   local removed = redis.call('HDEL', KEYS[3], pin)
-  if held == version then
+  if redis.call('HGET', KEYS[3], 'held') == version then
     removed = removed + redis.call('HDEL', KEYS[3], 'held')
   end
   if removed == 0 then
@@ -32,7 +26,8 @@ elseif action == 'served' then
   redis.call('HSET', KEYS[3], 'served', version)
   return 'done'
 elseif action == 'hold' then
-  hold()
+  redis.call('HSET', KEYS[3], 'held', version)
+  redis.call('HDEL', KEYS[3], 'promoted', 'floor')
 elseif action == 'promote' then
   local newest = redis.call('ZREVRANGE', KEYS[1], 0, 0)[1]
   redis.call('HSET', KEYS[3], 'promoted', version, 'floor', newest)
@@ -48,9 +43,6 @@ elseif action == 'pin' then
     return 'full'
   end
   redis.call('HSET', KEYS[3], pin, 1)
-  if served == version then
-    hold()
-  end
 end
 redis.call('XADD', KEYS[2], 'MAXLEN', 1, '*', 'marked', version)
 return 'done'
