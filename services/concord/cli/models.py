@@ -14,7 +14,7 @@ from concord.cli.options import AsJson
 from concord.cli.predict import address
 from concord.cli.render import console, print_json, table
 from concord.errors import IdentityError, JobError, NoModelError, TransportError
-from concord.settings import Secret
+from concord.settings import Secret, load_settings
 
 _PATIENCE = 15.0
 """Seconds a site has to answer; it waits up to 5 until a change has come about."""
@@ -90,7 +90,7 @@ def promote(
 
 
 def _change(path: str, url: str | None, site: str | None, token_file: Path | None, as_json: bool) -> None:
-    token = _token(token_file, os.environ)
+    token = admin_token(token_file, os.environ)
     headers = {} if token is None else {"Authorization": f"Bearer {token.value.decode()}"}
     answer = _ask("POST", f"{address(url, site)}/v1/models/{path}", headers)
     if as_json:
@@ -103,13 +103,11 @@ def _change(path: str, url: str | None, site: str | None, token_file: Path | Non
     console().print(f"in service: version {answer['served']}; {follows}", markup=False)
 
 
-def _token(file: Path | None, environment: Mapping[str, str]) -> Secret | None:
-    """The token to show; None if none is given, and the site will say that it wants one."""
-    named = file or environment.get("CONCORD_ADMIN_TOKEN_FILE")
-    if named:
-        return Secret.from_file(Path(named))
-    text = environment.get("CONCORD_ADMIN_TOKEN")
-    return Secret.from_text(text) if text else None
+def admin_token(file: Path | None, environment: Mapping[str, str]) -> Secret | None:
+    """The admin token of the sites, from a file or the environment; None if there is none."""
+    flags = {"admin_token_file": None if file is None else str(file)}
+    ours = {name: text for name, text in environment.items() if name.startswith("CONCORD_ADMIN_TOKEN")}
+    return load_settings(flags, ours).admin_token
 
 
 def _ask(method: str, url: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
