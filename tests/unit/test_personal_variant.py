@@ -105,7 +105,7 @@ def test_equal_models_have_equal_variants() -> None:
 
 
 def test_one_that_runs_away_is_not_published() -> None:
-    site = SiteOfJob(parse_job(JOB, ["serving.personal={parameters: [head], learning_rate: 1e39}"]))
+    site = SiteOfJob(parse_job(JOB, ["serving.personal={parameters: [head], learning_rate: 3.0e+38}"]))
     predictor = site.served()
     assert predictor.current().personal is None
     assert site.pack().personal == {}
