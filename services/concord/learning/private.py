@@ -165,17 +165,18 @@ class PrivateLearner(Learner):
                     f"privacy: {type(module).__name__} ({name or 'the model'}) mixes the samples of a batch and keeps "
                     "averages of them, which would leave the site without noise; use GroupNorm"
                 )
-        before = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
         few = Samples(samples.inputs[:2], samples.targets[:2])
+        buffers = dict(self.module.named_buffers())
         with torch.random.fork_rng(devices=[]):
             try:
-                self._per_sample.clipped_sum(self.primal, few, 1.0)
+                self._per_sample.clipped_sum(self.primal, few, 1.0)  # torch.func lets no tensor be changed in place
             except (RuntimeError, TypeError, ValueError, IndexError) as exc:
                 raise TaskError(f"privacy: the gradient of this model cannot be taken sample by sample: {exc}") from exc
         for name, buffer in self.module.named_buffers():
-            if not torch.equal(before[name], buffer):
+            if buffer is not buffers.get(name):
                 raise TaskError(
-                    f"privacy: training changes the model's buffer {name!r}, which would leave the site without noise"
+                    f"privacy: the model keeps something of the samples in its buffer {name!r}, which would leave the "
+                    "site without noise"
                 )
 
 
@@ -212,8 +213,7 @@ class SampleGradients:
             name: chunk.view(shape) for (name, shape), chunk in zip(self._shapes.items(), chunks, strict=True)
         }
         outputs = functional_call(self._module, parameters, (one_input.unsqueeze(0),))
-        loss: Tensor = self._loss(outputs, one_target.unsqueeze(0))
-        return loss
+        return self._loss(outputs, one_target.unsqueeze(0))
 
 
 def clip_each(gradients: Tensor, bound: float) -> Tensor:
@@ -223,10 +223,9 @@ def clip_each(gradients: Tensor, bound: float) -> Tensor:
     """
     rows = gradients.double()
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    rows = torch.where(norms.isfinite(), rows, 0.0)
-    return rows * (bound * (1 - _MARGIN) / norms.nan_to_num(1.0).clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(
-        1.0
-    )
+    usable = norms.isfinite() & (norms > 0)
+    factors = torch.where(usable, bound * (1 - _MARGIN) / norms, 0.0).clamp_max(1.0)
+    return torch.where(usable, rows * factors, 0.0)
 
 
 def _check_delta(delta: float, samples: int) -> None:
