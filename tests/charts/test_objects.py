@@ -16,7 +16,7 @@ import yaml
 from kubernetes_validate import utils as published
 from referencing import Registry, Resource
 
-from chart import CHART, FEATURES, NAMESPACE, Object, Pod, Release, feature, helm, matches
+from chart import CHART, FEATURES, NAMESPACE, Object, Pod, Release, feature, helm, matches, with_values
 from concord import settings
 from concord.settings import load_settings
 
@@ -232,6 +232,16 @@ def test_variables_are_settings_that_the_processes_know(name: str) -> None:
         for place, variable in enumerate(container.get("env", [])):
             for used in re.findall(r"\$\((\w+)\)", variable.get("value", "")):
                 assert used in given[:place]
+
+
+def test_connections_are_bounded_as_the_site_says() -> None:
+    values = {"siteDefaults.connections.most": 900, "sites.n2.connections.perAddress": 900}
+    limits = {}
+    for pod in with_values(**values).pods():
+        if pod.site is not None:
+            env = {entry["name"]: entry.get("value") for one in pod.containers for entry in one.get("env", [])}
+            limits[pod.site] = (env["CONCORD_CONNECTIONS"], env["CONCORD_CONNECTIONS_PER_ADDRESS"])
+    assert limits == {f"n{n}": ("900", "900" if n == 2 else "256") for n in range(1, 9)}
 
 
 @every_feature
