@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from concord.errors import CheckpointError
+from concord.errors import CheckpointError, TaskError
 from concord.learning.accountant import Mechanism, epsilon, steps_within
 from concord.learning.ledger import BLOCK, FILE, Ledger
 
@@ -139,3 +140,9 @@ def test_no_gradient_without_a_note_of_it(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="was not written"):
         ledger.spend(ONE)
     assert not ledger.spent
+
+
+def test_without_opacus_one_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opacus.accountants.analysis", None)
+    with pytest.raises(TaskError, match=r"pip install 'concord-edge\[privacy\]'"):
+        epsilon({Mechanism(3.25, 0.125): 1}, 1e-5)
