@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
@@ -71,6 +71,7 @@ def test_one_gradient_costs_no_less_than_told(noise: float, rate: float) -> None
     assert exact <= told <= 2 * exact + 0.05
 
 
+@settings(deadline=None)  # the first call loads Opacus
 @given(st.integers(0, 10_000), st.integers(0, 10_000))
 def test_what_was_spent_adds_up(first: int, second: int) -> None:
     both = epsilon({ONE: first, OTHER: second}, 1e-5)
@@ -79,6 +80,7 @@ def test_what_was_spent_adds_up(first: int, second: int) -> None:
     assert (epsilon({ONE: first}, 1e-5) == 0) == (first == 0)
 
 
+@settings(deadline=None)
 @given(target=st.floats(0.5, 50), before=st.integers(0, 500))
 def test_the_steps_within_a_target_are_the_last_that_keep_it(target: float, before: int) -> None:
     steps = steps_within(target, 1e-5, ONE, {OTHER: before})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -66,6 +66,7 @@ def make_learner(
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True, width=32)
 
 
+@settings(deadline=None)
 @given(
     rows=st.integers(1, 5).flatmap(
         lambda width: st.lists(st.lists(NUMBERS, min_size=width, max_size=width), min_size=1, max_size=6)
