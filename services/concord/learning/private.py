@@ -65,9 +65,9 @@ class PoissonBatches:
 class PrivateLearner(Learner):
     """A learner whose every gradient is private at the level of one sample, and counted in `ledger`.
 
-    Otherwise as Learner. Weight decay, momentum and all that follows work on the noisy gradient
-    and cost nothing. `expected` samples are what the noisy sum is divided by, whatever the batch drew. TaskError if the
-    model cannot be taken sample by sample, if delta is too large for the number of samples, or without Opacus.
+    Otherwise as Learner. Weight decay, momentum and all that follows work on the noisy gradient and cost nothing. The
+    noisy sum is divided by the size that a batch has in the mean, whatever it drew. TaskError if the model cannot be
+    taken sample by sample, if delta is too large for the number of samples, or without Opacus.
     """
 
     def __init__(
