@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# How many times their usual length the tests of `make proof` run for, and for how long `make fuzz` looks.
+# How many times their usual length the tests of `make proof` run for, and for how long `make fuzz` looks and asks.
 PROOF ?= 50
 FUZZ_SECONDS ?= 60
+ASK ?= 300
 # More arguments for a verb, e.g. make test ARGS='-k job'.
 ARGS   ?=
 # The container engine and the image's name. BASE_IMAGE, BUILD_IMAGE, TORCH_INDEX, EXTRAS and SOURCE, where they are
@@ -63,9 +64,10 @@ e2e: $(VENV)/dev.stamp  ## Test in the Kubernetes cluster that KUBECONFIG names,
 proof: $(VENV)/dev.stamp  ## The tests of docs/guarantees.md at fifty times the length: a million changed updates.
 	CONCORD_PROOF=$(PROOF) $(BIN)/python -m pytest tests/proof --timeout 3600 $(ARGS)
 
-fuzz: $(VENV)/dev.stamp  ## Look for bytes that the codec mistakes, guided by coverage, for FUZZ_SECONDS (60).
+fuzz: $(VENV)/dev.stamp  ## Look for bytes that the codec mistakes, for FUZZ_SECONDS (60), then ask each route ASK (300) times.
 	$(PIP) install --constraint constraints.txt --editable '.[fuzz]'
 	PYTHONPATH=services $(BIN)/python tests/fuzz/fuzz_codec.py -max_total_time=$(FUZZ_SECONDS) $(ARGS)
+	CONCORD_ASK=$(ASK) $(BIN)/python -m pytest tests/integration/test_described_answers.py --timeout 3600
 
 bench: $(VENV)/dev.stamp  ## Measure, print medians with the machine's load, and write out/bench.json.
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -103,14 +103,18 @@ class Resumable:
 
 def train(folder: Path, algorithm: str, rounds: int) -> Resumable:
     """To the end, from what lies in the folder, with nobody in the network."""
+    site, trainer = with_trainer(folder, algorithm, rounds)
+    trainer.train(threading.Event())
+    return site
+
+
+def with_trainer(folder: Path, algorithm: str, rounds: int) -> tuple[Resumable, Trainer]:
+    """A site and a trainer for it, not yet booted."""
     site = Resumable("N1", algorithm, rounds)
     post = Post("N1", MemoryMailbox(), MemoryShelf())
     facts = Facts("toy", "accuracy", rounds, {})
     store = _Telling(folder)
-    Trainer(site.brain, site.learner, post, store, _samples(1), facts, site.edges, lambda: Packed(b"")).train(
-        threading.Event()
-    )
-    return site
+    return site, Trainer(site.brain, site.learner, post, store, _samples(1), facts, site.edges, lambda: Packed(b""))
 
 
 class _Telling(CheckpointStore):

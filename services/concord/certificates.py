@@ -134,6 +134,22 @@ class Authority:
         )
         return SiteFiles(certificate.public_bytes(Encoding.PEM), _pem(key), self.bundle)
 
+    def revoke(self, certificates: bytes, before: bytes | None, now: datetime) -> bytes:
+        """A CRL, as PEM, of what `before` (a CRL of this CA, or None) names and of these certificates; valid as long as
+        the CA is. CertificateError if one is of another CA.
+        """
+        own, until = self.certificate.subject, self.certificate.not_valid_after_utc
+        serials = {one.serial_number: one.revocation_date_utc for one in _read_revoked(before, self.certificate)}
+        for one in _read_certificates(certificates, "the certificate to revoke"):
+            if not _is_signed_by(one, self.certificate):
+                raise CertificateError(f"the certificate {one.serial_number:x} was not signed by this CA")
+            serials.setdefault(one.serial_number, now)
+        builder = x509.CertificateRevocationListBuilder(own, now - _EARLY, until)
+        for serial, since in serials.items():
+            revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(since).build()
+            builder = builder.add_revoked_certificate(revoked)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
 
 def why_renew(files: SiteFiles, wanted: Wanted, authority: Authority, now: datetime) -> str | None:
     """What is wrong with the files of a site, or that a third of their life or less is left; None if they are well."""
@@ -230,6 +246,18 @@ def _read_certificates(pem: bytes, where: str) -> Sequence[x509.Certificate]:
         return x509.load_pem_x509_certificates(pem)
     except ValueError as error:
         raise CertificateError(f"{where}: there is no certificate in PEM form") from error
+
+
+def _read_revoked(pem: bytes | None, by: x509.Certificate) -> Iterable[x509.RevokedCertificate]:
+    if pem is None:
+        return ()
+    try:
+        found = x509.load_pem_x509_crl(pem)
+        if not found.is_signature_valid(by.public_key()):  # type: ignore[arg-type]
+            raise ValueError("another CA signed it")
+    except (ValueError, TypeError) as exc:
+        raise CertificateError(f"the list of revoked certificates cannot be gone on from: {exc}") from exc
+    return found
 
 
 def _unique(certificates: Iterable[x509.Certificate]) -> list[x509.Certificate]:

@@ -125,3 +125,11 @@ def test_a_number_that_helm_took_for_a_text_is_a_number() -> None:
     assert {"name": "CONCORD_FLEET_GRACE", "value": "0.5"} in release.get("Deployment", "concord-fleet")["spec"][
         "template"
     ]["spec"]["containers"][0]["env"]
+
+
+def test_privacy_is_said_as_in_a_job() -> None:
+    values = {"job.privacy.noise_multiplier": 1.5, "job.privacy.target_delta": 0.001, "job.privacy.target_epsilon": 8}
+    privacy = parse_job(with_values(**values).job).privacy
+    assert privacy is not None
+    assert (privacy.noise_multiplier, privacy.target_delta, privacy.target_epsilon) == (1.5, 0.001, 8.0)
+    assert parse_job(feature("default").job).privacy is None

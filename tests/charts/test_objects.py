@@ -235,6 +235,16 @@ def test_variables_are_settings_that_the_processes_know(name: str) -> None:
                 assert used in given[:place]
 
 
+def test_connections_are_bounded_as_the_site_says() -> None:
+    values = {"siteDefaults.connections.most": 900, "sites.n2.connections.perAddress": 900}
+    limits = {}
+    for pod in with_values(**values).pods():
+        if pod.site is not None:
+            env = {entry["name"]: entry.get("value") for one in pod.containers for entry in one.get("env", [])}
+            limits[pod.site] = (env["CONCORD_CONNECTIONS"], env["CONCORD_CONNECTIONS_PER_ADDRESS"])
+    assert limits == {f"n{n}": ("900", "900" if n == 2 else "256") for n in range(1, 9)}
+
+
 @every_feature
 def test_services_lead_to_pods_and_to_ports_they_have(name: str) -> None:
     release = feature(name)

@@ -14,7 +14,7 @@ from typing import cast
 import httpx
 import pytest
 
-from certified import authority, context, issue, lay
+from certified import authority, context, issue, lay, now
 from concord.apps import combined
 from concord.apps.exchange import ExchangeSettings, create_exchange
 from concord.apps.health import TrainerHealth
@@ -176,11 +176,19 @@ def _site(ca: Authority, folder: Path, name: str = "N2", **options: object) -> s
     return context(lay(folder, issue(ca, name, **options)))  # type: ignore[arg-type]
 
 
+def _revoked(ca: Authority, folder: Path) -> ssl.SSLContext:
+    files = issue(ca, "N2")
+    crl = folder.parent / "N1" / "ca.crl"
+    crl.write_bytes(ca.revoke(files.certificate, None, now()))
+    return context(lay(folder, files))
+
+
 CERTIFIED = {
     "no credentials": BadCertificate(
         None, lambda ca, folder: context(lay(folder, issue(ca, "N2")), with_certificate=False)
     ),
     "another ca": BadCertificate(None, lambda ca, folder: _site(authority(), folder, trusting=ca.bundle)),
+    "revoked": BadCertificate(None, _revoked),
     "expired": BadCertificate(None, lambda ca, folder: _site(ca, folder, ago=timedelta(days=2))),
     "another federation": BadCertificate(403, lambda ca, folder: _site(ca, folder, federation="other")),
     "another name": BadCertificate(401, lambda ca, folder: _site(ca, folder, "N3")),
@@ -216,6 +224,7 @@ async def test_a_bad_certificate_gets_nowhere(
             content=route.body(bad.name),
             headers={"concord-site": bad.name},
         )
+        tls.look()
         if bad.status is None:
             with pytest.raises((httpx.TransportError, ssl.SSLError)):
                 await request

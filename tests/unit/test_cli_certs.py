@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from certified import authority, issue, lay
 from cli import Run, runner
@@ -137,3 +138,29 @@ def test_without_the_package_the_remedy_is_told(concord: Run, monkeypatch: pytes
     ):
         outcome = concord("certs", *arguments)
         assert (outcome.code, "pip install 'concord-edge[cluster]'" in outcome.err) == (3, True)
+
+
+def test_revoked_certificates_add_up_in_one_list(concord: Run, ca: str) -> None:
+    for site in ("n1", "n2"):
+        assert concord("certs", "issue", site, "--ca", ca, "--federation", "digits", "--site", site).code == 0
+    for site in ("n1", "n2", "n1"):
+        assert concord("certs", "revoke", f"{site}/tls.crt", "--ca", ca).code == 0
+    listed = x509.load_pem_x509_crl(Path(ca, "ca.crl").read_bytes())
+    serials = [
+        x509.load_pem_x509_certificate(Path(site, "tls.crt").read_bytes()).serial_number for site in ("n1", "n2")
+    ]
+    assert [one.serial_number for one in listed] == serials
+    Path("n1/ca.crl").write_bytes(Path(ca, "ca.crl").read_bytes())
+    outcome = concord("certs", "check", "n1")
+    assert (outcome.code, "certificate revoked" in outcome.err) == (1, True)
+
+
+def test_only_its_own_certificates_are_revoked_by_a_ca(concord: Run, ca: str) -> None:
+    assert concord("certs", "ca", "other", "--federation", "digits").code == 0
+    assert concord("certs", "issue", "n1", "--ca", "other", "--federation", "digits", "--site", "n1").code == 0
+    outcome = concord("certs", "revoke", "n1/tls.crt", "--ca", ca)
+    assert (outcome.code, "was not signed by this CA" in outcome.err) == (2, True)
+    Path(ca, "ca.crl").write_text("nonsense")
+    assert concord("certs", "issue", "n2", "--ca", ca, "--federation", "digits", "--site", "n2").code == 0
+    outcome = concord("certs", "revoke", "n2/tls.crt", "--ca", ca)
+    assert (outcome.code, "cannot be gone on from" in outcome.err) == (2, True)

@@ -330,3 +330,9 @@ def test_a_sites_own_variant_has_short_forms(text: str, patterns: tuple[str, ...
 def test_what_serving_may_not_say(serving: str, key: str) -> None:
     with pytest.raises(JobError, match=key):
         parse_job(f"name: own\ntask: digits\nsites: 2\nserving: {serving}\n")
+
+
+def test_a_variant_of_ones_own_is_no_business_of_a_private_site() -> None:
+    text = "name: own\ntask: digits\nsites: 2\nserving: {personal: head}\nprivacy: {noise_multiplier: 1.0}\n"
+    with pytest.raises(JobFileError, match=r"serving\.personal: cannot be beside privacy"):
+        parse_job(text)

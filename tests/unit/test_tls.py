@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from certified import authority, issue, lay
+from certified import authority, issue, lay, now
 from concord.certificates import Authority
 from concord.errors import CertificateError
 from concord.transport.tls import SiteTls
@@ -188,3 +188,20 @@ def test_a_new_ca_is_taken_and_the_old_one_is_forgotten(
                 with pytest.raises(ssl.SSLCertVerificationError):
                     serial(tls, caller)
             assert tls.refused == before + (caller not in accepted)
+
+
+def test_a_revoked_certificate_is_let_in_no_more_and_again_when_the_list_is_gone(
+    folder: Path, tls: SiteTls, neighbour: SiteTls, tmp_path: Path, ca: Authority
+) -> None:
+    theirs = (tmp_path / "N2" / "tls.crt").read_bytes()
+    serial(tls, neighbour)
+    (folder / "ca.crl").write_bytes(ca.revoke(theirs, None, now()))
+    assert tls.look()
+    with pytest.raises(ssl.SSLError, match="revoked"):
+        serial(tls, neighbour)
+    (folder / "ca.crl").write_bytes(b"nonsense")
+    assert not tls.look()
+    assert "does not hold a CRL" in str(tls.to_dict()["problem"])
+    (folder / "ca.crl").unlink()
+    assert tls.look()
+    serial(tls, neighbour)

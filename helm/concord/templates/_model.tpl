@@ -78,7 +78,7 @@ job says. Files that render objects read it with `include "concord.model" . | fr
 {{- if kindIs "string" .Values.job -}}
   {{- $job = fromYaml .Values.job -}}
   {{- if hasKey $job "Error" }}{{ fail (printf "job: it is not a YAML mapping: %s" $job.Error) }}{{ end -}}
-  {{- $known := list "name" "task" "split" "sites" "topology" "algorithm" "training" "exchange" "evaluation" "checkpoint" "serving" "simulation" -}}
+  {{- $known := list "name" "task" "split" "sites" "topology" "algorithm" "training" "privacy" "exchange" "evaluation" "checkpoint" "serving" "simulation" -}}
   {{- range $key, $_ := $job -}}
     {{- if not (has $key $known) }}{{ fail (printf "job: unknown key '%s'; known: %s" $key (join ", " $known)) }}{{ end -}}
   {{- end -}}

@@ -106,6 +106,10 @@ no address of others and no proof of identity, inference neither and no graph.
   value: 0.0.0.0
 - name: CONCORD_PORT
   value: "8080"
+- name: CONCORD_CONNECTIONS
+  value: {{ .site.spec.connections.most | int | quote }}
+- name: CONCORD_CONNECTIONS_PER_ADDRESS
+  value: {{ .site.spec.connections.perAddress | int | quote }}
 {{ include "concord.env.redis" . }}
 {{- if $trains }}
 - name: CONCORD_STATE_DIR

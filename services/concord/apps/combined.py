@@ -18,7 +18,13 @@ from concord.apps.background import Ready
 from concord.apps.door import open_door, opened
 from concord.apps.exchange import ExchangeService, create_exchange, exchange_settings
 from concord.apps.health import TrainerHealth, add_health
-from concord.apps.inference import InferenceService, InferenceSettings, create_inference, model_options
+from concord.apps.inference import (
+    WITHOUT_MODEL,
+    InferenceService,
+    InferenceSettings,
+    create_inference,
+    model_options,
+)
 from concord.apps.members import Members
 from concord.apps.serve import Server, bind, connection_limits
 from concord.apps.trainer import (
@@ -87,7 +93,7 @@ def create_app(
             yield
 
     app = FastAPI(title="Concord site", version=concord.__version__, lifespan=lifespan)
-    app.include_router(inference.router)
+    app.include_router(inference.router, responses=WITHOUT_MODEL)
     app.include_router(exchange.router)
     add_health(app, trainer.started, live, exchange.ready)
     return app

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from fastapi import APIRouter, FastAPI, Request, Response
 
 import concord
+from concord.apps import exchange_docs as docs
 from concord.apps.bare_routes import bare_router, read_body
 from concord.apps.connections import remote_address
 from concord.apps.door import open_door, opened, peer_of
@@ -185,8 +186,22 @@ class ExchangeService:
 
     def _door_routes(self) -> APIRouter:
         router = bare_router()
-        router.add_api_route("/v1/inbox/{sender}", self.put_inbox, methods=["PUT"], tags=["exchange"])
-        router.add_api_route("/v1/outbox/{receiver}", self.get_outbox, methods=["GET"], tags=["exchange"])
+        router.add_api_route(
+            "/v1/inbox/{sender}",
+            self.put_inbox,
+            methods=["PUT"],
+            tags=["exchange"],
+            responses=docs.PUT_INBOX,
+            openapi_extra=docs.PUT_INBOX_REQUEST,
+        )
+        router.add_api_route(
+            "/v1/outbox/{receiver}",
+            self.get_outbox,
+            methods=["GET"],
+            tags=["exchange"],
+            responses=docs.GET_OUTBOX,
+            openapi_extra=docs.GET_OUTBOX_REQUEST,
+        )
         return router
 
     def _routes(self) -> APIRouter:

@@ -8,6 +8,7 @@ from typing import Protocol
 from fastapi import FastAPI, Response
 
 import concord
+from concord.apps.health import NO
 
 
 class Answers(Protocol):
@@ -43,7 +44,7 @@ def create_app(fleet: Answers) -> FastAPI:
 
     app = FastAPI(title="Concord fleet", version=concord.__version__)
     for path, answer in (("/startupz", startup), ("/healthz", live), ("/readyz", ready)):
-        app.add_api_route(path, answer, methods=["GET"], tags=["health"])
+        app.add_api_route(path, answer, methods=["GET"], tags=["health"], responses=NO)
     app.add_api_route("/v1/status", status, methods=["GET"], tags=["fleet"])
     return app
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
@@ -19,13 +20,15 @@ from concord.site.ports import Mailbox
 STALL_SECONDS = 300.0
 """Beyond its pace: a trainer whose loop has not turned for so long hangs. A step of a large model may take minutes."""
 
+NO: dict[int | str, dict[str, Any]] = {503: {"description": "no, and why not"}}
+"""What the OpenAPI page says of the other answer."""
 Question = Callable[[Request], Awaitable[Response]]
 
 
 def add_health(app: FastAPI, started: Question, live: Question, ready: Question) -> None:
     """Add the three routes."""
     for path, question in (("/startupz", started), ("/healthz", live), ("/readyz", ready)):
-        app.add_api_route(path, question, methods=["GET"], tags=["health"])
+        app.add_api_route(path, question, methods=["GET"], tags=["health"], responses=NO)
 
 
 def answer(name: str, yes: bool, detail: str = "") -> Response:

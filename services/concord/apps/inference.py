@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import torch
 from fastapi import FastAPI
@@ -21,6 +22,12 @@ from concord.serving.predictor import Predictor
 from concord.serving.snapshots import RedisShelf
 from concord.settings import Settings
 from concord.site.ports import SnapshotShelf
+
+WITHOUT_MODEL: dict[int | str, dict[str, Any]] = {
+    404: {"description": "no such model, or no such version"},
+    503: {"description": "no model yet; see Retry-After"},
+}
+"""What the OpenAPI page says of any route that is about a model."""
 
 __all__ = ["InferenceService", "InferenceSettings", "create_app", "create_inference", "run"]
 
@@ -58,6 +65,6 @@ def create_app(service: InferenceService) -> FastAPI:
             yield
 
     app = FastAPI(title="Concord inference", version=concord.__version__, lifespan=lifespan)
-    app.include_router(service.router)
+    app.include_router(service.router, responses=WITHOUT_MODEL)
     add_health(app, service.live, service.live, service.ready)
     return app

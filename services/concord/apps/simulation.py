@@ -175,7 +175,7 @@ def _storage(job: Job, task: Task, device: torch.device) -> FlatModel:
 
 
 def _gradients(job: Job, task: Task, storage: FlatModel, samples: Samples) -> Gradients:
-    if job.simulation.batched == "off":
+    if job.simulation.batched == "off" or job.privacy is not None:  # private learners count their own gradients
         return gradients_by_site
 
     def choose() -> Gradients:

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import torch
 
@@ -24,8 +25,12 @@ from concord.errors import CheckpointError, EnvironmentProblem, JobError
 from concord.job import Job, SiteSettings
 from concord.job.membership import Membership
 from concord.learning.checkpoint import CheckpointStore
+from concord.learning.ledger import Ledger
 from concord.learning.partition import SplitOptions
 from concord.learning.personal import Tuner, TuningOptions
+from concord.learning.privacy import PrivacyOptions
+from concord.learning.private import PrivateLearner
+from concord.learning.randomness import SeededRandomness, SystemRandomness
 from concord.learning.steps import GradientOptions, Learner
 from concord.learning.task import Samples, SiteData, Task, TaskSpec, resolve_task
 from concord.mailbox.redis import RedisMailbox
@@ -94,7 +99,7 @@ def build_trainer(job: Job, settings: Settings, task: Task, post: Post, members:
     """A trainer for one site, not yet booted; JobError if the job does not allow one."""
     own = job.site(settings.site)
     data = task.site_data(own.name, job.site_names, split_options(job))
-    learner = build_learner(job, task, data.train, own)
+    learner = build_learner(job, task, data.train, own, state_dir=settings.state_dir)
     edges = member_edges(job, own.name, members)
     return Trainer(
         brain=build_brain(job, own, learner, job_plan(job, own.local_steps), edges or {}),
@@ -102,7 +107,7 @@ def build_trainer(job: Job, settings: Settings, task: Task, post: Post, members:
         post=post,
         store=CheckpointStore(settings.state_dir, keep=job.checkpoint.keep),
         evaluation=data.validation,
-        facts=Facts(task.name, task.headline, job.training.rounds, _class_counts(task, data)),
+        facts=Facts(task.name, task.headline, job.training.rounds, {} if job.privacy else _class_counts(task, data)),
         edges=edges,
         pack=job_pack(job, task, data, learner, own),
         weight=own.weight / mean_weight(job),
@@ -145,8 +150,17 @@ def mean_weight(job: Job) -> float:
     return sum(section.weight for section in job.sites.values()) / len(job.sites)
 
 
-def build_learner(job: Job, task: Task, train: Samples, own: SiteSettings, storage: FlatModel | None = None) -> Learner:
-    """The learner of one site on its training samples, whether the site is a real or a simulated one."""
+def build_learner(
+    job: Job,
+    task: Task,
+    train: Samples,
+    own: SiteSettings,
+    storage: FlatModel | None = None,
+    state_dir: Path | None = None,
+) -> Learner:
+    """The learner of one site on its training samples. Without a `state_dir` the site is a simulated one: its private
+    gradients are counted in memory and repeatable, so that they protect nobody.
+    """
     training = job.training
     options = GradientOptions(
         batch_size=own.batch_size,
@@ -156,6 +170,11 @@ def build_learner(job: Job, task: Task, train: Samples, own: SiteSettings, stora
     )
     # All sites start from one model; each draws its own batches.
     seed = training.seed + 1 + own.index
+    if job.privacy is not None:
+        privacy = PrivacyOptions(**job.privacy.model_dump())
+        source = SeededRandomness(seed) if state_dir is None else SystemRandomness()
+        module = task.new_model(training.seed)
+        return PrivateLearner(module, task, train, options, privacy, Ledger(state_dir), source, storage, training.local)
     return Learner(task.new_model(training.seed), task, train, options, seed, storage, training.local)
 
 

@@ -23,7 +23,7 @@ from concord.errors import CertificateError, EnvironmentProblem, JobError
 if TYPE_CHECKING:
     from concord.certificates import Authority, Wanted
 
-CA_CERTIFICATE, CA_KEY = "ca.crt", "ca.key"
+CA_CERTIFICATE, CA_KEY, CA_REVOKED = "ca.crt", "ca.key", "ca.crl"
 _FEDERATION = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _SITE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
@@ -39,6 +39,7 @@ def register(app: typer.Typer) -> None:
     certs = typer.Typer(no_args_is_help=True, help="Make and check the certificates of sites, for mutual TLS.")
     certs.command("ca")(ca)
     certs.command("issue")(issue)
+    certs.command("revoke")(revoke)
     certs.command("check")(check)
     certs.command("kubernetes")(kubernetes)
     app.add_typer(certs, name="certs")
@@ -74,6 +75,25 @@ def issue(
     write(folder / "tls.crt", files.certificate, private=False)
     write(folder / "ca.crt", files.authorities, private=False)
     typer.echo(f"{folder} has what site {site} needs, until {files.until:%Y-%m-%d %H:%M:%S} UTC")
+
+
+def revoke(
+    certificate: Annotated[
+        list[Path], typer.Argument(metavar="CRT...", help="Certificates (tls.crt).", show_default=False)
+    ],
+    authority: Annotated[Path, typer.Option("--ca", help="The folder with ca.crt and ca.key.")],
+) -> None:
+    """Add certificates to ca.crl in the CA's folder: laid beside ca.crt at every site, it shuts them out."""
+    now, path = _now(), authority / CA_REVOKED
+    made = _makers().from_pem(
+        _read(authority / CA_CERTIFICATE), _read(authority / CA_KEY), f"the CA in {authority}", now
+    )
+    listed = _read(path) if path.exists() else None
+    for one in certificate:
+        listed = made.revoke(_read(one), listed, now)
+    if listed is not None:
+        write(path, listed, private=False)
+    typer.echo(f"{path} is written; lay it beside ca.crt at every site, where it is taken without a restart")
 
 
 def check(

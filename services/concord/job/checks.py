@@ -28,6 +28,7 @@ def cross_checks(job: Job) -> Iterator[Finding]:
     yield from _split(job)
     yield from _topology(job)
     yield from _local_steps(job)
+    yield from _privacy(job)
     yield from _algorithm(job)
     if job.serving.personal is not None and job.training.local:
         yield ("serving", "personal"), "has no meaning with training.local: the model that is served is the site's own"
@@ -113,6 +114,15 @@ def _local_steps(job: Job) -> Iterator[Finding]:
     for site, section in job.sites.items():
         if section.local_steps == 1:
             yield ("sites", site, "local_steps"), message
+
+
+def _privacy(job: Job) -> Iterator[Finding]:
+    if job.privacy is not None and job.serving.personal is not None:
+        message = "cannot be beside privacy: a variant of the site's own is trained on its samples without noise"
+        yield ("serving", "personal"), message
+    if job.privacy is not None and job.training.clip is not None:
+        message = "has no meaning beside privacy, whose max_grad_norm clips the gradient of each sample"
+        yield ("training", "clip"), message
 
 
 def _algorithm(job: Job) -> Iterator[Finding]:

@@ -189,6 +189,21 @@ class TrainingSection(Section):
     local: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
 
 
+class PrivacySection(Section):
+    """What each site does so that all it sends and serves tells little of any one of its training samples (DP-SGD).
+
+    The gradient of each sample is clipped to the norm `max_grad_norm`, and the sum over a batch, which each sample
+    enters by a coin of its own, gets Gaussian noise of `noise_multiplier` times that norm. The status tells the epsilon
+    at `target_delta`, which must be less than one over the number of samples. A site whose next round would take it
+    over `target_epsilon` has finished (null: never).
+    """
+
+    noise_multiplier: Positive
+    max_grad_norm: Positive = 1.0
+    target_delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    target_epsilon: Positive | None = None
+
+
 class ExchangeSection(Section):
     """How updates travel. `min_interval` seconds lie between two sends to one neighbour, `timeout` seconds is
     the longest one request may take, an update over `max_update_bytes` is refused (null: derived from the
@@ -289,6 +304,7 @@ class Job(Section):
     topology: Annotated[TopologySection, BeforeValidator(named("kind"))] = TopologySection()
     algorithm: Annotated[AlgorithmSection, BeforeValidator(named("name"))] = AlgorithmSection()
     training: TrainingSection = TrainingSection()
+    privacy: PrivacySection | None = None
     exchange: ExchangeSection = ExchangeSection()
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()

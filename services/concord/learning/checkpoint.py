@@ -52,7 +52,7 @@ class CheckpointStore:
         """
         path = self._directory / f"checkpoint-{number:020}.sealed"
         try:
-            _write_atomically(path, seal(tensors, metadata))
+            write_atomically(path, seal(tensors, metadata))
         except OSError as exc:
             raise CheckpointError(f"{path} was not written ({exc.strerror or exc}); {self._kept()}") from exc
         for old in self._files()[self._keep :]:
@@ -84,7 +84,7 @@ class CheckpointStore:
         path = self._directory / "incarnation"
         incarnation = max(_read_count(path), floor) + 1
         try:
-            _write_atomically(path, f"{incarnation}\n".encode())
+            write_atomically(path, f"{incarnation}\n".encode())
         except OSError as exc:
             raise CheckpointError(f"{path} was not written ({exc.strerror or exc})") from exc
         return incarnation
@@ -113,7 +113,7 @@ def _read_count(path: Path) -> int:
         ) from exc
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Replace `path` in one step, on disk when this returns; OSError leaves the old file and no other."""
     temporary = path.with_name(path.name + _TEMPORARY)
     try:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from concord.consensus.vectors import FlatModel, bind
 from concord.errors import CheckpointError, TaskError
+from concord.learning.privacy import PrivacyStatus
 from concord.learning.samples import Samples
 from concord.learning.task import Task
 
@@ -51,9 +53,12 @@ class GradientOptions:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One gradient: mean `loss` over `samples` samples; if not `finite` the gradient must not be used."""
+    """One gradient: mean `loss` over `samples` samples; if not `finite` the gradient must not be used.
 
-    loss: float
+    Of a private one no loss is told, and as `samples` how many are expected.
+    """
+
+    loss: float | None
     samples: int
     finite: bool
 
@@ -64,6 +69,19 @@ class Evaluation:
 
     loss: float
     metrics: Mapping[str, float]
+
+
+class Sampler(Protocol):
+    """Draws the batches of a learner, and remembers in a checkpoint what it needs to go on."""
+
+    def draw(self) -> Samples:
+        """The next batch, as copies."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What the next draws depend on, as copies."""
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`; CheckpointError if it is of other samples."""
 
 
 class Batches:
@@ -119,7 +137,8 @@ class Learner:
 
     `primal` (n,) holds the parameters and is for the algorithm to change in place; `gradient` (n,) is
     overwritten by each step. They are new tensors, or those of `storage`; `flat` tells those that match a pattern of
-    `local`, which stay at the site, from the others. The module is left in training mode between calls.
+    `local`, which stay at the site, from the others. The module is left in training mode between calls. `sampler` draws
+    the batches, `Batches` by `seed` if not given.
     """
 
     def __init__(
@@ -131,6 +150,7 @@ class Learner:
         seed: int,
         storage: FlatModel | None = None,
         local: Sequence[str] = (),
+        sampler: Sampler | None = None,
     ) -> None:
         self.flat = flat = bind(module.to(samples.inputs.device), storage, local)
         self.module = module.train()
@@ -138,7 +158,7 @@ class Learner:
         self.gradient = flat.gradient
         self._task = task
         self._options = options
-        self._batches = Batches(samples, options.batch_size, seed)
+        self._batches = sampler or Batches(samples, options.batch_size, seed)
         self._momentum = torch.zeros_like(flat.primal) if options.momentum else None
 
     def compute_gradient(self) -> StepResult:
@@ -159,14 +179,28 @@ class Learner:
         """The next mini-batch, for somebody who computes its gradient in other ways and then calls `accept`."""
         return self._batches.draw()
 
-    def accept(self, loss: float, samples: int) -> StepResult:
+    def accept(self, loss: float | None, samples: int) -> StepResult:
         """The second half of `compute_gradient`: `gradient` holds what the batch of that loss and size gave."""
         # One reduction serves both: it is finite only if every element is, and its root is the norm to clip.
         square = self._decayed_square()
-        finite = math.isfinite(loss) and math.isfinite(square)
+        finite = math.isfinite(square) and (loss is None or math.isfinite(loss))
         if finite:
             self._shape_gradient(square)
         return StepResult(loss, samples, finite)
+
+    def affords(self, steps: int) -> bool:
+        """Whether so many more gradients may be computed; without privacy there is no budget to be spent."""
+        return True
+
+    def privacy(self) -> PrivacyStatus | None:
+        """What the gradients have told of single samples so far; None if nothing keeps them from telling all."""
+        return None
+
+    def mark_incomplete(self) -> None:
+        """An earlier life of this site has come to light whose gradients nobody counted."""
+
+    def settle(self) -> None:
+        """No more gradients are going to be computed; CheckpointError if that cannot be noted."""
 
     def evaluate(self, samples: Samples) -> Evaluation:
         """Loss and metrics of the current model on `samples` (at least one), without dropout or gradients."""
@@ -223,13 +257,12 @@ class Learner:
             self.gradient.copy_(self._momentum)
 
     def _check_state(self, state: Mapping[str, Tensor]) -> None:
-        ours = {name: tensor.shape for name, tensor in self.state().items() if name != "batches.order"}
-        theirs = {name: tensor.shape for name, tensor in state.items() if name != "batches.order"}
-        if ours != theirs or "batches.order" not in state:
+        ours, theirs = _shapes(self.state()), _shapes(state)
+        if ours != theirs:
             odd = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
             raise CheckpointError(
-                f"the checkpoint is of another model or other training ({', '.join(odd)}): task and training.momentum "
-                "must be as they were"
+                f"the checkpoint is of another model or other training ({', '.join(odd)}): task, training.momentum and "
+                "whether there is privacy must be as they were"
             )
 
 
@@ -259,6 +292,11 @@ def rehearse(task: Task, samples: Samples) -> None:
             raise TaskError(
                 f"model, loss and metrics of task {task.name!r} do not fit its data ({shapes}): {exc}"
             ) from exc
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size | None]:
+    """By name; that of the order of the samples, which is empty before the first batch, says nothing."""
+    return {name: None if name == "batches.order" else tensor.shape for name, tensor in state.items()}
 
 
 def _section(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -87,7 +87,7 @@ class ServerExperiment:
         timetable, ahead = self._timetable, max(one.seconds for one in self._participants)
         rows = list(self._measure())
         measured = 0
-        while not self._gave_up() and not timetable.is_over(self._round, self._round * ahead, ahead):
+        while self._goes_on() and not timetable.is_over(self._round, self._round * ahead, ahead):
             self._do_round()
             progress(timetable.share_done(self._round, self._round * ahead))
             due = int(self._round * ahead / timetable.evaluate_every)
@@ -131,6 +131,9 @@ class ServerExperiment:
                 metric=evaluation.metrics[self._metric],
                 bytes_sent=self._round * self._message_bytes,
             )
+
+    def _goes_on(self) -> bool:
+        return not self._gave_up() and all(one.learner.affords(self._steps) for one in self._participants)
 
     def _gave_up(self) -> tuple[str, ...]:
         return tuple(name for name, steps in self._good_steps.items() if not steps)

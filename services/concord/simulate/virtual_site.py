@@ -63,7 +63,8 @@ class VirtualSite:
     @property
     def trains(self) -> bool:
         """Whether the site is up and has steps to do."""
-        return self.is_up and not self.gave_up and self.brain.phase is Phase.TRAINING
+        training = self.is_up and not self.gave_up and self.brain.phase is Phase.TRAINING
+        return training and self.learner.affords(self.brain.steps_to_go)
 
     def boot(self, at: float) -> None:
         """Come up as the next incarnation, with what is in memory."""

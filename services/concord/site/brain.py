@@ -31,6 +31,7 @@ from concord.site.actions import (
 from concord.site.edges import Edge, EdgeTable
 from concord.site.events import (
     Booted,
+    BudgetSpent,
     EdgesChanged,
     Evaluated,
     Event,
@@ -123,6 +124,8 @@ class Brain:
         match event:
             case GradientComputed():
                 return self._stepped(event)
+            case BudgetSpent():
+                return self._finish()
             case UpdatesArrived():
                 return self._absorb(event)
             case Evaluated():
@@ -187,9 +190,12 @@ class Brain:
         return [*actions, Rest(rest)] if rest > 0 else actions
 
     def _last_round(self) -> list[Action]:
-        self.phase = Phase.FINISHED
         publish: list[Action] = [self._publish()] if self.algorithm.parts else []
-        return [*publish, Evaluate(), self._next_snapshot(), SaveCheckpoint(), ReportStatus(), Finish()]
+        return [*publish, *self._finish()]
+
+    def _finish(self) -> list[Action]:
+        self.phase = Phase.FINISHED
+        return [Evaluate(), self._next_snapshot(), SaveCheckpoint(), ReportStatus(), Finish()]
 
     def _next_snapshot(self) -> PublishSnapshot:
         self.counters.version += 1
@@ -322,6 +328,11 @@ class Brain:
     def _keep(self, neighbour: str, memory: EdgeMemory) -> None:
         self.algorithm.add_neighbour(neighbour, memory.edge.terms)
         self._edges[neighbour] = memory
+
+    @property
+    def steps_to_go(self) -> int:
+        """Local steps until the round ends."""
+        return self.plan.local_steps - self.counters.step % self.plan.local_steps
 
     # --- what is known ---------------------------------------------------------------------------------------
 

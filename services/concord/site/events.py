@@ -38,9 +38,16 @@ class GradientComputed:
     """One mini-batch is done; its gradient lies in the buffer the brain was given."""
 
     at: float
-    loss: float
+    loss: float | None
     samples: int
     finite: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSpent:
+    """No further round of gradients may be computed, because of what they would tell of single samples."""
+
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,4 +74,6 @@ class EdgesChanged:
     edges: Mapping[str, Edge]
 
 
-Event = Booted | Reincarnated | NeighboursHeard | UpdatesArrived | GradientComputed | Evaluated | EdgesChanged
+Event = (
+    Booted | Reincarnated | NeighboursHeard | UpdatesArrived | GradientComputed | BudgetSpent | Evaluated | EdgesChanged
+)

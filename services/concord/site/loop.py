@@ -36,6 +36,7 @@ from concord.site.brain import Brain
 from concord.site.edges import Edge
 from concord.site.events import (
     Booted,
+    BudgetSpent,
     EdgesChanged,
     Evaluated,
     GradientComputed,
@@ -146,6 +147,7 @@ class Trainer:
         self._join(new=self._boot())
         while not stop.is_set() and not self.finished:
             self._advance()
+        self._settle()
         if not self.finished:
             self._save()
 
@@ -216,6 +218,10 @@ class Trainer:
         updates = self._post.take()
         if updates:
             self._perform(self._brain.handle(UpdatesArrived(self._clock(), updates)))
+        if not self._learner.affords(self._brain.steps_to_go):
+            log.info("the privacy budget is spent: no further round")
+            self._perform(self._brain.handle(BudgetSpent(self._clock())))
+            return
         result = self._learner.compute_gradient()
         if self._weight != 1.0:
             self._learner.gradient.mul_(self._weight)
@@ -226,6 +232,7 @@ class Trainer:
         """Go on as a later life than any that a neighbour, or the outbox, remembers of this site."""
         if self._post.floor >= self._brain.counters.incarnation:
             incarnation = self._store.next_incarnation(self._post.floor)
+            self._learner.mark_incomplete()  # the life that is remembered here is not in this site's own memory
             self._perform(self._brain.handle(Reincarnated(self._clock(), incarnation)))
 
     def _perform(self, actions: list[Action]) -> None:
@@ -273,6 +280,7 @@ class Trainer:
             started_at=self._started_at,
             steps_per_second=self._rate.update(now, progress.step),
             progress=replace(progress, version=max(progress.version, self._post.version)),
+            privacy=self._learner.privacy(),
         )
         self.status = status.to_json()
         self._post.report(self.status)
@@ -290,6 +298,12 @@ class Trainer:
             log.error("no new checkpoint, the previous one is kept: %s", error)
         else:
             self._saved = True
+
+    def _settle(self) -> None:
+        try:
+            self._learner.settle()
+        except CheckpointError as error:
+            log.error("more counts as spent of the privacy than was: %s", error)
 
     def _publish_snapshot(self, version: int) -> None:
         progress = self._brain.progress(self._clock())

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
+from concord.learning.privacy import PrivacyStatus
+
 
 class Phase(StrEnum):
     """Where a site stands in its job: `joining` while it waits to be a member, and to hear its neighbours."""
@@ -54,7 +56,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class SiteStatus:
-    """A whole status. `classes` counts local training samples by class; `metric` names the headline metric."""
+    """A whole status. `classes` counts local training samples by class; `metric` names the headline metric.
+
+    `privacy` is None where nothing is done for it. Where it is not, `classes` is empty and no loss is told, because
+    both would tell of single samples.
+    """
 
     site: str
     federation: str
@@ -68,6 +74,7 @@ class SiteStatus:
     started_at: float
     steps_per_second: float
     progress: Progress
+    privacy: PrivacyStatus | None = None
 
     def to_json(self) -> str:
         """One line of JSON."""

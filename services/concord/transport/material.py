@@ -20,6 +20,8 @@ from concord.identities import site_uri, uri_parts
 
 CERTIFICATE, KEY, AUTHORITIES = FILES = ("tls.crt", "tls.key", "ca.crt")
 
+REVOKED = "ca.crl"
+"""The file that may be there: which certificates count no more, as a CRL of every CA in `ca.crt`."""
 _ANY_TIME = ssl.VerifyFlags(0x200000)
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL: dates are checked here, where the message can say them."""
 _ATTEMPTS = 3
@@ -52,17 +54,20 @@ class Material:
 
 
 def mark(folder: Path) -> Mark | None:
-    """Which files are there now, as the file system tells it, links followed; None if one is missing."""
+    """Which files are there now, as the file system tells it, links followed; None if one of the three is missing."""
     try:
         stats = [os.stat(folder / name) for name in FILES]
     except OSError:
         return None
+    with suppress(OSError):
+        stats.append(os.stat(folder / REVOKED))
     return tuple((stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats)
 
 
 def read(folder: Path) -> tuple[bytes, ...]:
-    """The content of the three files; CertificateError says which is not there or cannot be read."""
-    return tuple(_read(folder / name) for name in FILES)
+    """The content of the files; CertificateError says which is not there or cannot be read."""
+    names = (*FILES, REVOKED) if (folder / REVOKED).exists() else FILES
+    return tuple(_read(folder / name) for name in names)
 
 
 def load(folder: Path, federation: str | None, site: str | None, now: float) -> Material:
@@ -137,12 +142,25 @@ def _load_files(context: ssl.SSLContext, folder: Path) -> None:
         except (ssl.SSLError, OSError) as error:
             raise CertificateError(f"{path} does not hold certificates in PEM form") from error
     context.load_verify_locations(authorities)
+    if (folder / REVOKED).exists():
+        _load_revoked(context, folder / REVOKED)
     try:
         context.load_cert_chain(certificate, key, password=_no_password)
     except (ssl.SSLError, OSError, ValueError) as error:
         if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
             raise CertificateError(f"{key} is not the key of {certificate}; replace both together") from error
         raise CertificateError(f"{key} does not hold a private key in PEM form without a password") from error
+
+
+def _load_revoked(context: ssl.SSLContext, path: Path) -> None:
+    before = context.cert_store_stats()["crl"]
+    try:
+        context.load_verify_locations(path)
+    except (ssl.SSLError, OSError) as error:
+        raise CertificateError(f"{path} does not hold a CRL in PEM form") from error
+    if context.cert_store_stats()["crl"] == before:
+        raise CertificateError(f"{path} does not hold a CRL in PEM form")
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
 
 
 def _no_password() -> str:
