@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,7 +22,7 @@ from concord.settings import Settings
 
 Document = Mapping[str, Any]
 
-_JOB = "name: digits\ntask: digits\nsites: 2\n"
+_JOB = "name: digits\ntask: digits\nsites: {N1: {}, N2: {url: 'http://n2:8080'}}\n"
 _TITLES = {
     "inference": "Inference",
     "exchange": "Exchange, between sites",
@@ -32,7 +33,7 @@ _TITLES = {
 
 def site_document() -> Document:
     """The OpenAPI document of a site that does everything in one process, so that it has all routes."""
-    job = parse_job(_JOB, "job")
+    job = parse_job(_JOB)
     settings = Settings(site="N1", insecure=True)
     mailbox = MemoryMailbox(time.time)
     exchange = create_exchange(
@@ -83,4 +84,9 @@ def _content(title: str, part: Document) -> Iterator[str]:
     yield f"**{title}.** {part.get('description', '')}\n".replace("Successful Response", "")
     example = part.get("content", {}).get("application/json", {}).get("example")
     if example is not None:
-        yield f"```json\n{json.dumps(example, indent=2)}\n```\n"
+        yield f"```json\n{_dumped(example)}\n```\n"
+
+
+def _dumped(example: object) -> str:
+    """JSON with lists of numbers or words on one line."""
+    return re.sub(r"\[[^\[\]{}]*\]", lambda match: " ".join(match[0].split()), json.dumps(example, indent=2))

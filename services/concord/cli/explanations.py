@@ -139,7 +139,7 @@ REFUSALS: Mapping[RefusalReason, str] = {
     RefusalReason.CHECKSUM: "the digest does not fit: the bytes changed on the way",
     RefusalReason.PROTOCOL: "the sender speaks another version of the format: bring both to one version",
     RefusalReason.FEDERATION: "the sender's job has another `name`",
-    RefusalReason.FINGERPRINT: "the sender trains another model: `task`, `training.local` or the job's version differ",
+    RefusalReason.FINGERPRINT: "the sender's model has other parameters: `task` or `training.local` differ",
     RefusalReason.IDENTITY: "the update names another sender or receiver than those who exchange it",
     RefusalReason.EPOCH: "the update is of the edge as it was before, or will be; passes once both ends follow the change",
     RefusalReason.TERMS: "both ends do not agree on the edge's terms: algorithm, step size, local steps",

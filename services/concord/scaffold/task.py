@@ -14,16 +14,16 @@ def build() -> nn.Module:
 def load(site: str, sites: tuple[str, ...]) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """One site's (train, validation), each a pair (inputs, targets).
 
-    Here a site has met two kinds of four and is tested on all of them, so alone it cannot learn the task.
+    Here a site has met two kinds of parts out of four and is tested on all of them, so alone it cannot learn the task.
     """
     place = sites.index(site)
     met = [place % KINDS, (place + 1) % KINDS]
-    return points(met, each=200, seed=place), points(range(KINDS), each=100, seed=1000)
+    return parts(met, each=200, seed=place), parts(range(KINDS), each=100, seed=1000)
 
 
-def points(kinds: list[int] | range, each: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Points in a plane (n, 2) float32 around one of four corners, and which corner it was (n,) int64."""
+def parts(kinds: list[int] | range, each: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Two measurements of each part (n, 2) float32, and of which kind it is (n,) int64; `each` of every kind."""
     generator = torch.Generator().manual_seed(seed)
     targets = torch.tensor(list(kinds)).repeat_interleave(each)
-    corners = torch.stack([targets % 2, targets // 2], dim=1) * 2.0 - 1.0
-    return corners + 0.6 * torch.randn(len(targets), 2, generator=generator), targets
+    typical = torch.stack([targets % 2, targets // 2], dim=1) * 2.0 - 1.0
+    return typical + 0.6 * torch.randn(len(targets), 2, generator=generator), targets
