@@ -1,15 +1,16 @@
 """Does what a page of the documentation tells its reader to do, in order, and compares what the page says comes out.
 
 Blocks marked `bash` are commands, blocks with a title are files to write, and a block marked `text`, or `<!-- output
--->`, right after commands is their output. A comment before a block says what cannot be seen: `<!-- keeps running; until: COMMAND -->`
-starts commands that do not end and waits until another succeeds, `<!-- after Ctrl-C -->` ends them first,
-`<!-- output: shape -->` is for output whose numbers
-depend on the moment.
+-->`, right after commands is their output. A comment before a block says what cannot be seen: `<!-- keeps running;
+until: COMMAND -->` starts commands that do not end and waits until another succeeds, `<!-- after Ctrl-C -->` ends them
+first, `<!-- output: shape -->` is for output whose numbers depend on the moment.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,21 +52,27 @@ def follow(page: Path, folder: Path, port: int, timeout: float) -> None:
     What the page runs at its usual port runs at `port` and those after it, because others may use this machine.
     """
     wanted = blocks(page)
-    done = subprocess.run(
-        ["/bin/bash", "-c", _script(wanted, port)],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    assert done.returncode == 0, f"{page.name}: a command failed\n{done.stdout[-4000:]}"
-    said = _by_block(done.stdout)
+    code, output = _run(_script(wanted, port), folder, timeout)
+    assert code == 0, f"{page.name}: a command failed, or took too long\n{output[-4000:]}"
+    said = _by_block(output)
     for index, block in enumerate(wanted):
         if block.is_output:
             missing = _missing(block.text, said[index - 1], shape_only=block.note == "output: shape")
             assert missing is None, f"{page.name} shows\n{missing}\nand what came out is\n{said[index - 1]}"
+
+
+def _run(script: str, folder: Path, timeout: float) -> tuple[int, str]:
+    """The exit code of a script and what it wrote; whatever it started ends with it."""
+    command = ["/bin/bash", "-c", script]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=folder, start_new_session=True, **pipe) as process:
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGTERM)
+            output, _ = process.communicate()
+            return -1, output
+        return process.returncode, output
 
 
 def _script(wanted: list[Block], port: int) -> str:
@@ -83,8 +90,9 @@ def _commands(block: Block) -> str:
     if not block.note.startswith("keeps running; until: "):
         return f"end\n{block.text}" if block.note == "after Ctrl-C" else block.text
     until = block.note.removeprefix("keeps running; until: ")
-    wait = f"for _ in $(seq 300); do {until} >/dev/null 2>&1 && break; sleep 0.1; done; {until} >/dev/null"
-    return f"{block.text.strip()} >/dev/null 2>&1 &\n{wait}"
+    # `kill -0` ends the wait when the command has ended, which it should not; what it said is in the log.
+    wait = f"until {until} >/dev/null 2>&1; do kill -0 $! || {{ cat running.log; exit 1; }}; sleep 0.2; done"
+    return f"{block.text.strip()} >running.log 2>&1 &\n{wait}"
 
 
 def _elsewhere(commands: str, port: int) -> str:
@@ -119,4 +127,3 @@ def _is_share(number: str) -> bool:
 def _plain(line: str) -> str:
     """A line with any number for each number, any bar for each bar, and one space between words."""
     return " ".join(_NUMBER.sub("#", re.sub(r"[█·─…]+", "-", line)).split())
-

@@ -54,9 +54,7 @@ def test_the_quick_start_can_be_followed(checkout: Path, port: int) -> None:
     follow(DOCS / "quick-start.md", checkout, port, timeout=110)
 
 
-def test_the_tutorial_can_be_followed(
-    tmp_path: Path, screen: None, port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_tutorial_can_be_followed(tmp_path: Path, screen: None, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     follow(DOCS / "tutorial.md", tmp_path, port, timeout=110)
 

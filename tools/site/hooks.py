@@ -43,7 +43,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Lead links to where things are on the site, and fill in what is made at build."""
     source = Path(str(page.file.abs_src_path))
-    change = {link.target: _on_site(link.file, link.anchor, page, files) for link in links(source) if not link.is_foreign}
+    change = {
+        link.target: _on_site(link.file, link.anchor, page, files) for link in links(source) if not link.is_foreign
+    }
     return _MADE.sub(lambda match: FILLED[match["name"]](), replaced(markdown, change))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -36,9 +35,7 @@ def site_document() -> Document:
     job = parse_job(_JOB)
     settings = Settings(site="N1", insecure=True)
     mailbox = MemoryMailbox(time.time)
-    exchange = create_exchange(
-        mailbox, exchange_settings(job, settings, Members(job, settings)), rng=random.Random(0)
-    )
+    exchange = create_exchange(mailbox, exchange_settings(job, settings, Members(job, settings)))
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
     inference = create_inference(job_predictor(job, job_task(job)), shelf)
     health = TrainerHealth(None, mailbox, job.training.pace)

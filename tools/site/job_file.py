@@ -11,14 +11,18 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from concord.job.model import EvaluationSection, Job, SiteSection
+from concord.job.model import Job, SiteSection
 from concord.job.values import Section
 
 
 def markdown() -> str:
     """A part per section: what its docstring says, and its keys with their defaults."""
     parts = [
-        _part("Top level", Job, "The name of the federation, and the sections below. `name`, `task` and `sites` are needed.")
+        _part(
+            "Top level",
+            Job,
+            "The name of the federation, and the sections below. `name`, `task` and `sites` are needed.",
+        )
     ]
     for key, field in Job.model_fields.items():
         model = field.annotation if key != "sites" else SiteSection

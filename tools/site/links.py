@@ -99,9 +99,12 @@ def broken(page: Path, made_at_build: frozenset[str] = frozenset()) -> Iterator[
             continue
         if not link.file.exists():
             yield f"{where} leads to no file"
-        elif link.anchor and link.file.suffix == ".md" and link.file.name not in made_at_build:
-            if link.anchor not in anchors(link.file):
-                yield f"{where}: {link.file.name} has no such heading"
+        elif link.file.name not in made_at_build and not _has(link.file, link.anchor):
+            yield f"{where}: {link.file.name} has no such heading"
+
+
+def _has(file: Path, anchor: str) -> bool:
+    return not anchor or file.suffix != ".md" or anchor in anchors(file)
 
 
 def pages() -> list[Path]:

@@ -31,7 +31,9 @@ class Drawing:
     height: int = HEIGHT
     parts: list[str] = field(default_factory=list)
 
-    def line(self, points: Iterable[Point], colour: str, width: float = 1.5, dashes: str = "", arrow: bool = False) -> None:
+    def line(
+        self, points: Iterable[Point], colour: str, width: float = 1.5, dashes: str = "", arrow: bool = False
+    ) -> None:
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         more = (f' stroke-dasharray="{dashes}"' if dashes else "") + (' marker-end="url(#tip)"' if arrow else "")
         self.parts.append(
@@ -52,7 +54,8 @@ class Drawing:
     def text(self, at: Point, text: str, colour: str = "ink", anchor: str = "start", bold: bool = False) -> None:
         weight = ' font-weight="600"' if bold else ""
         self.parts.append(
-            f'<text x="{at[0]:.1f}" y="{at[1]:.1f}" text-anchor="{anchor}" style="fill:var(--{colour})"{weight}>{text}</text>'
+            f'<text x="{at[0]:.1f}" y="{at[1]:.1f}" text-anchor="{anchor}" '
+            f'style="fill:var(--{colour})"{weight}>{text}</text>'
         )
 
     def star(self, at: Point) -> None:
@@ -72,9 +75,7 @@ class Drawing:
         )
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="drawing" viewBox="0 0 {WIDTH} {self.height}" '
-            f'width="{WIDTH}" height="{self.height}"><style>{_STYLE}</style>{tip}'
-            + "".join(self.parts)
-            + "</svg>\n"
+            f'width="{WIDTH}" height="{self.height}"><style>{_STYLE}</style>{tip}' + "".join(self.parts) + "</svg>\n"
         )
 
 
@@ -182,8 +183,10 @@ PAIR = (lambda w: (1.6 * (w[0] - 0.95), 0.0), lambda w: (0.4 * (w[0] - 0.05), 0.
 _LONG = 12
 
 
-def over_rounds(title: str, note: str, lines: Sequence[Sequence[float]], mark: float | None, low: float, high: float) -> Drawing:
-    """Values over rounds, one line per site."""
+def over_rounds(
+    title: str, note: str, lines: Sequence[Sequence[float]], mark: float, low: float, high: float
+) -> Drawing:
+    """Values from `low` to `high` over rounds, one line per site, and a dashed one at `mark`."""
 
     def place(share: float, value: float) -> Point:
         return 34 + 292 * share, 220 - 180 * (value - low) / (high - low)
@@ -193,8 +196,7 @@ def over_rounds(title: str, note: str, lines: Sequence[Sequence[float]], mark: f
     drawing.line([place(0, low), place(1, low)], "faint", 1)
     drawing.text((WIDTH - 14, 238), "rounds", "faint", "end")
     drawing.text((34, 238), note, "faint")
-    if mark is not None:
-        drawing.line([place(0, mark), place(1, mark)], "ink", 1, "4 4")
+    drawing.line([place(0, mark), place(1, mark)], "ink", 1, "4 4")
     for colour, values in zip(SITES, lines, strict=False):
         drawing.line([place(index / (len(values) - 1), value) for index, value in enumerate(values)], colour, 2)
     return drawing

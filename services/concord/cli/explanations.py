@@ -32,14 +32,15 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         "the job file is wrong",
         "The file is not there, is not YAML, or has a key or a value that a job cannot have. Every problem is listed "
         "with its line, column and key.",
-        "Correct the lines and run `concord validate JOB`. For a value given with `--set`, the message says so in place "
-        "of a line. All keys are in docs/job-file.md.",
+        "Correct the lines and run `concord validate JOB`. For a value given with `--set`, the message says so "
+        "in place of a line. All keys are in docs/job-file.md.",
     ),
     "CE-102": Explanation(
         "the topology cannot be used",
         "The graph of sites is not connected, names a site that the job does not have, ties a site to itself, or asks "
         "for a degree or a grid that these sites cannot make.",
-        "Choose another `topology.kind`, or correct `topology.edges`, so that from each site there is a way to every other.",
+        "Choose another `topology.kind`, or correct `topology.edges`, so that from each site there is a way to "
+        "every other.",
     ),
     "CE-103": Explanation(
         "the data cannot be dealt out as asked",
@@ -52,14 +53,14 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         "the model or the data cannot be made, or cannot be trained",
         "`task.model`, `task.data`, `task.loss` or `task.metric` cannot be imported, failed, or returned something of "
         "another form; or the data set is not on this machine and cannot be downloaded.",
-        "Run the command in the folder of your module, or install it. `build()` returns a `torch.nn.Module`; `load(site, "
-        "sites)` returns (train, validation), each (inputs, targets) as tensors: docs/tutorial.md. `task.options` are "
-        "given to those of these functions that take them by name. For a built-in data set, see `CONCORD_DATA`.",
+        "Run the command in the folder of your module, or install it. `build()` returns a `torch.nn.Module`; "
+        "`load(site, sites)` returns (train, validation), each (inputs, targets) as tensors: docs/tutorial.md. "
+        "`task.options` are given to those of these functions that take them by name. For a built-in data set, see `CONCORD_DATA`.",
     ),
     "CE-105": Explanation(
         "a certificate, key or CA cannot be used",
-        "A file of `CONCORD_TLS_DIR` is missing, unreadable, expired, of another site or federation, or certificate and "
-        "key do not belong together.",
+        "A file of `CONCORD_TLS_DIR` is missing, unreadable, expired, of another site or federation, or certificate "
+        "and key do not belong together.",
         "`concord certs check DIR --site SITE --federation NAME` says what is wrong; `concord certs issue` makes a new "
         "certificate: docs/security.md.",
     ),
@@ -100,8 +101,8 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         "no usable checkpoint",
         "The checkpoints in `CONCORD_STATE_DIR` are of another model, algorithm, split or training, or cannot be read "
         "or written.",
-        "Put the job back as it was, or give the changed federation another name and an empty folder. A torn checkpoint "
-        "costs the rounds since the one before, which is used by itself.",
+        "Put the job back as it was, or give the changed federation another name and an empty folder. A torn "
+        "checkpoint costs the rounds since the one before, which is used by itself.",
     ),
     "CE-305": Explanation(
         "a sealed blob is torn or altered",
@@ -141,7 +142,7 @@ REFUSALS: Mapping[RefusalReason, str] = {
     RefusalReason.FEDERATION: "the sender's job has another `name`",
     RefusalReason.FINGERPRINT: "the sender's model has other parameters: `task` or `training.local` differ",
     RefusalReason.IDENTITY: "the update names another sender or receiver than those who exchange it",
-    RefusalReason.EPOCH: "the update is of the edge as it was before, or will be; passes once both ends follow the change",
+    RefusalReason.EPOCH: "it is of the edge as it was before, or will be; passes once both ends follow the change",
     RefusalReason.TERMS: "both ends do not agree on the edge's terms: algorithm, step size, local steps",
     RefusalReason.LAYOUT: "its tensors have other names, shapes or types than the algorithm's",
     RefusalReason.NOT_FINITE: "it has NaN or infinity: the sender diverges",

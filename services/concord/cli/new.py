@@ -65,7 +65,9 @@ def make_project(folder: Path) -> Path:
     try:
         _write(folder, name)
     except OSError as error:
-        raise EnvironmentProblem(f"{folder} cannot be made: {error.strerror or error}; nothing was left there") from error
+        raise EnvironmentProblem(
+            f"{folder} cannot be made: {error.strerror or error}; nothing was left there"
+        ) from error
     return folder
 
 

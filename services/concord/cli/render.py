@@ -67,8 +67,7 @@ def exit_code(error: ConcordError) -> int:
 
 def print_error(error: ConcordError, *, as_json: bool) -> None:
     """Say on stderr what went wrong, and where causes and remedies are told."""
-    place = f"docs/errors.md#{error.code.lower()}"
-    text = f"error: {error}\n{error.code}: concord explain {error.code}, or {place}"
+    text = f"error: {error} [concord explain {error.code}; docs/errors.md#{error.code.lower()}]"
     sys.stderr.write((json.dumps(describe_error(error)) if as_json else text) + "\n")
 
 

@@ -1,7 +1,6 @@
 """What the sites rely on. Run with `python -m pytest`."""
 
 import torch
-
 from task import build, load
 
 SITES = ("north", "east", "south", "west")
