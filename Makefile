@@ -57,7 +57,7 @@ arch: $(VENV)/dev.stamp  ## Check who imports whom (import-linter).
 # MkDocs' theme announces its successor at every build; docs/decisions/0009-documentation-site.md says what we think of it.
 docs: $(VENV)/dev.stamp  ## Build the documentation site into out/docs; a link that leads nowhere is an error.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	@echo "open out/docs/index.html"
+	@echo "out/docs/index.html; with search: $(BIN)/python -m http.server --directory out/docs"
 
 error-docs: $(VENV)/dev.stamp  ## Make docs/errors.md anew.
 	$(BIN)/python -m tools.error_docs

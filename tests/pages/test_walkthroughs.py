@@ -50,13 +50,15 @@ def _is_free(port: int) -> bool:
         return one.connect_ex(("127.0.0.1", port)) != 0
 
 
+@pytest.mark.timeout(300)
 def test_the_quick_start_can_be_followed(checkout: Path, port: int) -> None:
-    follow(DOCS / "quick-start.md", checkout, port, timeout=110)
+    follow(DOCS / "quick-start.md", checkout, port, timeout=280)
 
 
+@pytest.mark.timeout(300)
 def test_the_tutorial_can_be_followed(tmp_path: Path, screen: None, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    follow(DOCS / "tutorial.md", tmp_path, port, timeout=110)
+    follow(DOCS / "tutorial.md", tmp_path, port, timeout=280)
 
 
 @pytest.mark.parametrize("page", ["quick-start.md", "tutorial.md"])

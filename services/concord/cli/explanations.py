@@ -55,7 +55,8 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         "another form; or the data set is not on this machine and cannot be downloaded.",
         "Run the command in the folder of your module, or install it. `build()` returns a `torch.nn.Module`; "
         "`load(site, sites)` returns (train, validation), each (inputs, targets) as tensors: docs/tutorial.md. "
-        "`task.options` are given to those of these functions that take them by name. For a built-in data set, see `CONCORD_DATA`.",
+        "`task.options` are given to those of these functions that take them by name. For a built-in data set, see "
+        "`CONCORD_DATA`.",
     ),
     "CE-105": Explanation(
         "a certificate, key or CA cannot be used",
