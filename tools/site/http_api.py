@@ -86,4 +86,4 @@ def _content(title: str, part: Document) -> Iterator[str]:
 
 def _dumped(example: object) -> str:
     """JSON with lists of numbers or words on one line."""
-    return re.sub(r"\[[^\[\]{}]*\]", lambda match: " ".join(match[0].split()), json.dumps(example, indent=2))
+    return re.sub(r"\[([^\[\]{}]*)\]", lambda match: f"[{' '.join(match[1].split())}]", json.dumps(example, indent=2))
