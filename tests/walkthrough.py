@@ -19,7 +19,7 @@ _BLOCK = re.compile(
     r"^(?:<!-- (?P<note>.+?) -->\n)?```(?P<kind>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$", re.M | re.S
 )
 _MARK = "@@ block "
-_END = "end() { for job in $(jobs -p); do kill -INT $job; wait $job; done; }"
+_END = "end() { for job in $(jobs -p); do kill -INT $job || true; wait $job || true; done; }"
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 _NEAR = 0.05
 """How far a share from 0 to 1 may be from the one on the page: last digits differ between machines."""
