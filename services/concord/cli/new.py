@@ -76,7 +76,7 @@ def _write(folder: Path, name: str) -> None:
     draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
     try:
         draft.chmod(0o755)
-        source = files("concord") / "scaffold"
+        source = files("concord") / "template"
         for target, data in FILES.items():
             text = (source / data).read_text(encoding="utf-8")
             (draft / target).write_text(Template(text).safe_substitute(name=name), encoding="utf-8")
