@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from os.path import relpath
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -94,7 +95,7 @@ def without_fences(text: str) -> str:
 def broken(page: Path, made_at_build: frozenset[str] = frozenset()) -> Iterator[str]:
     """What is wrong with the links of a page, a sentence each; anchors into pages `made_at_build` are not looked at."""
     for link in links(page):
-        where = f"{page.relative_to(ROOT)}:{link.line}: {link.target}"
+        where = f"{relpath(page, ROOT)}:{link.line}: {link.target}"
         if link.is_foreign:
             continue
         if not link.file.exists():
