@@ -21,6 +21,7 @@ IMAGE_ARGS ?=
 .PHONY: help install demo figure1 figure2 paper test check lint type arch audit proof fuzz e2e bench peers image
 .PHONY: test-containers clean swaps
 .PHONY: kind-up kind-demo kind-down chart-docs rendered
+.PHONY: docs error-docs pictures
 
 help:  ## List the verbs.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +54,17 @@ type: $(VENV)/dev.stamp  ## Check the types (mypy, strict).
 
 arch: $(VENV)/dev.stamp  ## Check who imports whom (import-linter).
 	$(BIN)/lint-imports
+
+# MkDocs' theme announces its successor at every build; docs/decisions/0012-documentation-site.md says what we think of it.
+docs: $(VENV)/dev.stamp  ## Build the documentation site into out/docs; a link that leads nowhere is an error.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "out/docs/index.html; with search: $(BIN)/python -m http.server --directory out/docs"
+
+error-docs: $(VENV)/dev.stamp  ## Make docs/errors.md anew.
+	$(BIN)/python -m tools.error_docs
+
+pictures: $(VENV)/dev.stamp  ## Draw the pictures of docs/idea.md anew.
+	$(BIN)/python -m tools.site.pictures
 
 audit: $(VENV)/dev.stamp  ## Ask an advisory service about the packages we build with; exit 3 inside if it cannot be asked.
 	$(BIN)/python -m tools.audit $(ARGS)
@@ -132,5 +144,5 @@ $(VENV)/figures.stamp: $(VENV)/demo.stamp
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
-	$(PIP) install --constraint constraints.txt --editable '.[demo,datasets,cluster,dev]'
+	$(PIP) install --constraint constraints.txt --editable '.[demo,datasets,cluster,docs,dev]'
 	@touch $@

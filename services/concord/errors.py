@@ -27,38 +27,59 @@ ConcordError
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
 
 class ConcordError(Exception):
-    """Base of all errors raised on purpose; `str(error)` is one sentence for a person."""
+    """Base of all errors raised on purpose; `str(error)` is one sentence for a person.
+
+    `code` names the kind of error for good: `concord explain CODE` and docs/errors.md tell causes and remedies. A kind
+    without one of its own has that of the kind above it.
+    """
+
+    code: ClassVar[str] = "CE-300"
 
 
 class JobError(ConcordError):
     """The job file or a setting is wrong."""
 
+    code = "CE-100"
+
 
 class TopologyError(JobError):
     """The graph of sites cannot be used."""
+
+    code = "CE-102"
 
 
 class CertificateError(JobError):
     """A certificate, a key or a CA that a setting points at cannot be used."""
 
+    code = "CE-105"
+
 
 class SplitError(JobError):
     """The data cannot be dealt out to the sites as asked."""
+
+    code = "CE-103"
 
 
 class TaskError(JobError):
     """The model or the data cannot be built, or cannot be trained."""
 
+    code = "CE-104"
+
 
 class EnvironmentProblem(ConcordError):
     """The machine is not as needed; the message says what to do about it."""
 
+    code = "CE-200"
+
 
 class AlgorithmError(ConcordError):
     """An algorithm was driven against its contract, or was given state that does not fit."""
+
+    code = "CE-306"
 
 
 class RefusalReason(StrEnum):
@@ -119,13 +140,19 @@ class TooOftenError(ConcordError):
 class MailboxError(ConcordError):
     """The site's own Redis cannot be reached, or refused a write."""
 
+    code = "CE-301"
+
 
 class TransportError(ConcordError):
     """A neighbour cannot be reached, or answered with something unexpected."""
 
+    code = "CE-302"
+
 
 class ClusterError(ConcordError):
     """The Kubernetes API cannot be reached, or refused; `status` is its HTTP status, None if it gave no answer."""
+
+    code = "CE-303"
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -135,13 +162,19 @@ class ClusterError(ConcordError):
 class CheckpointError(ConcordError):
     """No usable checkpoint, or one could not be written; names the file and what was kept."""
 
+    code = "CE-304"
+
 
 class SealError(ConcordError):
     """A sealed blob is torn, truncated or altered."""
 
+    code = "CE-305"
+
 
 class InputError(ConcordError):
     """A prediction request is wrong."""
+
+    code = "CE-401"
 
     def __init__(self, field: str, expected: str) -> None:
         super().__init__(f"{field}: {expected}")
@@ -160,6 +193,10 @@ class BodyTooLargeError(BodyError):
 class NoModelError(InputError):
     """There is no model to answer with, for now."""
 
+    code = "CE-402"
+
 
 class UnknownModelError(NoModelError):
     """The model asked for, or its version, is neither served here nor on the shelf."""
+
+    code = "CE-403"

@@ -41,19 +41,19 @@ Command = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.mark.parametrize(
-    ("override", "code", "message"),
+    ("override", "code", "name", "message"),
     [
-        ("task={model: 'own:empty', data: 'own:load'}", 2, "no trainable parameters"),
-        ("task={model: 'own:net', data: 'own:load'}", 2, "site 'N2' has no data to train on"),
-        ("task={model: 'own:missing', data: 'own:load'}", 2, "missing"),
-        ("algorithm=ecl-ivsr", 2, "did you mean 'ecl-isvr'?"),
-        ("topology={kind: edges, edges: [[N1, N2], [N3, N4]]}", 2, "it falls apart into N1, N2 | N3, N4"),
-        ("training.learning_rate=1e30", 2, "smaller learning rate"),
-        ("training.local_step=3", 2, "local_steps"),
+        ("task={model: 'own:empty', data: 'own:load'}", 2, "CE-104", "no trainable parameters"),
+        ("task={model: 'own:net', data: 'own:load'}", 2, "CE-104", "site 'N2' has no data to train on"),
+        ("task={model: 'own:missing', data: 'own:load'}", 2, "CE-104", "missing"),
+        ("algorithm=ecl-ivsr", 2, "CE-101", "did you mean 'ecl-isvr'?"),
+        ("topology={kind: edges, edges: [[N1, N2], [N3, N4]]}", 2, "CE-101", "it falls apart into N1, N2 | N3, N4"),
+        ("training.learning_rate=1e30", 2, "CE-104", "smaller learning rate"),
+        ("training.local_step=3", 2, "CE-101", "local_steps"),
     ],
 )
 def test_a_wrong_job_ends_up_with_its_reason(
-    override: str, code: int, message: str, command: Command, base_port: int, tmp_path: Path, temporary: Path
+    override: str, code: int, name: str, message: str, command: Command, base_port: int, tmp_path: Path, temporary: Path
 ) -> None:
     (tmp_path / "job.yaml").write_text(JOB)
     (tmp_path / "own.py").write_text(TASKS)
@@ -63,6 +63,7 @@ def test_a_wrong_job_ends_up_with_its_reason(
     said = errors.strip().splitlines()
     assert len(said) == 1, said
     assert message in said[0]
+    assert f"explain {name};" in said[0]
     assert list(temporary.iterdir()) == []
     assert {path.name for path in tmp_path.iterdir()} <= {"job.yaml", "own.py", "__pycache__"}
 

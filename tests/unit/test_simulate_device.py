@@ -202,7 +202,7 @@ def test_a_device_that_is_not_there_is_told_before_anything_runs(
     assert outcome.code == 3
     (line,) = outcome.err.splitlines()
     assert line.startswith("error: --device cuda cannot be used: ")
-    assert line.endswith("; --device cpu always can")
+    assert "; --device cpu always can [" in line
     assert not out.exists()
 
 

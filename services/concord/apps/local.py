@@ -24,7 +24,15 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Self
 
-from concord.errors import ConcordError, EnvironmentProblem, JobError
+from concord.errors import (
+    CertificateError,
+    ConcordError,
+    EnvironmentProblem,
+    JobError,
+    SplitError,
+    TaskError,
+    TopologyError,
+)
 from concord.job import Job
 from concord.mailbox.server import EmbeddedServer
 from concord.settings import Secret, Settings
@@ -59,6 +67,10 @@ class _Cell:
     deaths: int = 0
     started_at: float = 0.0
     start_at: float = 0.0
+
+
+_VERDICTS = (TaskError, SplitError, TopologyError, CertificateError, JobError, EnvironmentProblem)
+"""The kinds of error for which a site can never run, the narrower first."""
 
 
 class LocalFleet:
@@ -209,8 +221,8 @@ def _raise_verdict(site: str, verdict: Connection | None) -> None:
     finally:
         verdict.close()
     if said is not None:
-        is_job_error, message = said
-        raise (JobError if is_job_error else EnvironmentProblem)(f"site {site}: {message}")
+        kind, message = said
+        raise kind(f"site {site}: {message}")
 
 
 def _run_site(job: Job, settings: Settings, log_file: Path, verdict: Connection) -> None:
@@ -223,7 +235,7 @@ def _run_site(job: Job, settings: Settings, log_file: Path, verdict: Connection)
     try:
         combined.run(job, settings)
     except (JobError, EnvironmentProblem) as error:
-        verdict.send((isinstance(error, JobError), str(error)))
+        verdict.send((next(kind for kind in _VERDICTS if isinstance(error, kind)), str(error)))
         sys.exit(3)
     except ConcordError as error:
         logging.getLogger(__name__).error("%s", error)

@@ -14,6 +14,7 @@ from concord.cli.render import exit_code, print_error
 from concord.errors import ConcordError
 
 COMMANDS = {
+    "new": ("new",),
     "validate": ("validate",),
     "doctor": ("doctor",),
     "status": ("status",),
@@ -27,6 +28,7 @@ COMMANDS = {
     "simulate": ("simulate",),
     "figure": ("figure",),
     "demo": ("demo",),
+    "explain": ("explain",),
 }
 """Each module adds these commands to the application, in the order in which `--help` lists them."""
 

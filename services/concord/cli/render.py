@@ -66,14 +66,14 @@ def exit_code(error: ConcordError) -> int:
 
 
 def print_error(error: ConcordError, *, as_json: bool) -> None:
-    """Say on stderr what went wrong."""
-    text = json.dumps(describe_error(error)) if as_json else f"error: {error}"
-    sys.stderr.write(text + "\n")
+    """Say on stderr what went wrong, and where causes and remedies are told."""
+    text = f"error: {error} [concord explain {error.code}; docs/errors.md#{error.code.lower()}]"
+    sys.stderr.write((json.dumps(describe_error(error)) if as_json else text) + "\n")
 
 
 def describe_error(error: ConcordError) -> Mapping[str, object]:
-    """An error as a JSON object: its kind, its sentence, and for a job file every problem with its place."""
-    described: dict[str, object] = {"error": type(error).__name__, "message": str(error)}
+    """An error as a JSON object: its kind, its code, its sentence, and for a job file every problem with its place."""
+    described: dict[str, object] = {"error": type(error).__name__, "code": error.code, "message": str(error)}
     if isinstance(error, JobFileError):
         described["source"] = error.source
         described["problems"] = [

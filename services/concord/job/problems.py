@@ -35,6 +35,8 @@ class JobProblem:
 class JobFileError(JobError):
     """Everything that is wrong with one job file, in the order of its lines; `str` has a line for each."""
 
+    code = "CE-101"
+
     def __init__(self, source: str, problems: Sequence[JobProblem]) -> None:
         self.source = source
         self.problems = tuple(sorted(problems, key=lambda problem: (problem.line or 0, problem.column or 0)))
