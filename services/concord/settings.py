@@ -76,6 +76,10 @@ class Settings:
     exchange_port  where neighbours are let in; only with `tls_dir`, without it they come to `port`
     connections    connections that a port of this process holds at most
     connections_per_address  those from one remote address; a proxy before many callers needs more
+    batch_rows     rows that the model answers together at most; 1 answers each request by itself
+    queue_rows     rows that may wait for the model; beyond, 429
+    queue_seconds  how long a request may wait for it; beyond, 429
+    model_control  let any caller of this port load and unload the model
     insecure       without certificates and without a secret, believe whatever name a caller gives; only for a
                    network you trust
     """
@@ -95,6 +99,10 @@ class Settings:
     exchange_port: int = 8443
     connections: int = 512
     connections_per_address: int = 256
+    batch_rows: int = 32
+    queue_rows: int = 1024
+    queue_seconds: float = 2.0
+    model_control: bool = False
     insecure: bool = False
 
     def identity_secret(self) -> Secret | None:
@@ -225,6 +233,10 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "exchange_port": _port,
     "connections": _count,
     "connections_per_address": _count,
+    "batch_rows": _count,
+    "queue_rows": _count,
+    "queue_seconds": _seconds,
+    "model_control": _switch,
     "insecure": _switch,
 }
 _FLAGS = tuple(name for name in _READERS if name != "secret")

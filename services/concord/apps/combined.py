@@ -18,7 +18,7 @@ from concord.apps.background import Ready
 from concord.apps.door import open_door, opened
 from concord.apps.exchange import ExchangeService, create_exchange, exchange_settings
 from concord.apps.health import TrainerHealth, add_health
-from concord.apps.inference import InferenceService, create_inference
+from concord.apps.inference import InferenceService, create_inference, inference_settings
 from concord.apps.members import Members
 from concord.apps.serve import Server, bind, connection_limits
 from concord.apps.trainer import (
@@ -49,7 +49,7 @@ def run(job: Job, settings: Settings) -> None:
     exchange = create_exchange(mailbox, exchange_settings(job, settings, members))
     limits, turned_away = connection_limits(settings), exchange.state.turned_away
     door = open_door(exchange.door, exchange.tls, settings, exchange.release, turned_away)
-    inference = create_inference(job_predictor(job, task), shelf)
+    inference = create_inference(job_predictor(job, task), shelf, inference_settings(settings))
     with keeping_checkpoints():
         trainer = build_trainer(job, settings, task, post, members.now)
     health = TrainerHealth(trainer, mailbox, job.training.pace)

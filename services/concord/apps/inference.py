@@ -15,12 +15,13 @@ from concord.apps.serve import Server, bind, connection_limits
 from concord.apps.serve import run as serve_process
 from concord.apps.trainer import job_predictor, job_task
 from concord.job import Job
+from concord.serving.batching import BatchLimits
 from concord.serving.predictor import Predictor
 from concord.serving.snapshots import RedisShelf
 from concord.settings import Settings
 from concord.site.ports import SnapshotShelf
 
-__all__ = ["InferenceService", "InferenceSettings", "create_app", "create_inference", "run"]
+__all__ = ["InferenceService", "InferenceSettings", "create_app", "create_inference", "inference_settings", "run"]
 
 
 def run(job: Job, settings: Settings) -> None:
@@ -28,9 +29,15 @@ def run(job: Job, settings: Settings) -> None:
     torch.set_num_threads(1)  # a request is one row or a few, which more threads only slow down
     listener = bind(settings.host, settings.port)
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
-    service = create_inference(job_predictor(job, job_task(job)), shelf)
+    service = create_inference(job_predictor(job, job_task(job)), shelf, inference_settings(settings))
     server = Server(create_app(service), listener, drain=settings.drain, limits=connection_limits(settings))
     serve_process(server, at_end=shelf.close)
+
+
+def inference_settings(settings: Settings) -> InferenceSettings:
+    """What a process's settings say of inference."""
+    limits = BatchLimits(settings.batch_rows, settings.queue_rows, settings.queue_seconds)
+    return InferenceSettings(control=settings.model_control, batch=limits)
 
 
 def create_inference(
