@@ -17,10 +17,12 @@ import concord
 from concord.apps.background import Ready
 from concord.apps.door import open_door, opened
 from concord.apps.exchange import ExchangeService, create_exchange, exchange_settings
+from concord.apps.garbage import settle
 from concord.apps.health import TrainerHealth, add_health
 from concord.apps.inference import InferenceService, create_inference, inference_settings
 from concord.apps.members import Members
 from concord.apps.serve import Server, bind, connection_limits
+from concord.apps.shortcut import Shortcut
 from concord.apps.trainer import (
     beside,
     build_trainer,
@@ -64,6 +66,7 @@ def run(job: Job, settings: Settings) -> None:
         await mailbox.close()
         await shelf.close()
 
+    settle()
     train_beside(serve, trainer)
 
 
@@ -86,6 +89,7 @@ def create_app(
 
     app = FastAPI(title="Concord site", version=concord.__version__, lifespan=lifespan)
     app.include_router(inference.router)
+    app.add_middleware(Shortcut, routes=inference.busiest())
     app.include_router(exchange.router)
     add_health(app, trainer.started, live, exchange.ready)
     return app

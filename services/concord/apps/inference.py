@@ -13,6 +13,7 @@ from concord.apps.health import add_health
 from concord.apps.inference_routes import InferenceService, InferenceSettings
 from concord.apps.serve import Server, bind, connection_limits
 from concord.apps.serve import run as serve_process
+from concord.apps.shortcut import Shortcut
 from concord.apps.trainer import job_predictor, job_task
 from concord.job import Job
 from concord.serving.batching import BatchLimits
@@ -57,5 +58,6 @@ def create_app(service: InferenceService) -> FastAPI:
 
     app = FastAPI(title="Concord inference", version=concord.__version__, lifespan=lifespan)
     app.include_router(service.router)
+    app.add_middleware(Shortcut, routes=service.busiest())
     add_health(app, service.live, service.live, service.ready)
     return app

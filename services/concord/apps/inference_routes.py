@@ -123,6 +123,11 @@ class InferenceService:
         add("GET", "/v1/models", self.models, V1_MODELS)
         return router
 
+    def busiest(self) -> Mapping[str, Endpoint]:
+        """The paths whose POSTs are worth a `Shortcut`."""
+        name = self.predictor.name
+        return {f"/v2/models/{name}/infer": partial(self.infer, name=name), "/v1/predict": self.predict}
+
     # --- about the server and its model ---------------------------------------------------------------------
 
     async def server_metadata(self, request: Request) -> Response:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from concord.errors import QueueFullError
 from concord.serving.fair_queue import FairQueue
+from concord.serving.pace import Pace
 from concord.serving.predictor import Prediction, ServedModel
 
 Outcome = Prediction | Exception
@@ -77,6 +78,7 @@ class Batcher:
         self._worker = worker or ThreadPoolExecutor(max_workers=1, thread_name_prefix="predict")
         self._clock = clock
         self._queue: FairQueue[_Request] = FairQueue(limits.queue_rows)
+        self._pace = Pace()
         self._busy = False
         self._woken = False
 
@@ -128,14 +130,20 @@ class Batcher:
         rows = sum(request.rows for request in batch)
         self._count(len(batch), rows)
         inputs = [request.inputs for request in batch]
-        if rows * served.seconds > self._limits.inline_seconds:
+        if self._pace.expect(served, rows) > self._limits.inline_seconds:
             self._busy = True
-            answers = loop.run_in_executor(self._worker, answer_together, served, inputs)
+            answers = loop.run_in_executor(self._worker, self._answer, served, rows, inputs)
             answers.add_done_callback(lambda done: self._receive(batch, done))
             return
-        _deliver(batch, answer_together(served, inputs))
+        _deliver(batch, self._answer(served, rows, inputs))
         if self._queue.rows:
             self._wake(loop)  # whatever else the loop has to do comes first
+
+    def _answer(self, served: ServedModel, rows: int, inputs: list[Tensor]) -> list[Outcome]:
+        began = time.perf_counter()
+        outcomes = answer_together(served, inputs)
+        self._pace.learn(served, rows, time.perf_counter() - began)
+        return outcomes
 
     def _take(self) -> list[_Request]:
         while True:
