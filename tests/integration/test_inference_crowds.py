@@ -153,3 +153,13 @@ async def test_who_waits_beyond_the_time_for_it_is_told_429() -> None:
         await until(lambda: asyncio.get_running_loop().time() > began + 0.1)
         Gate.passes.release(1)
         assert [(await first)[0], (await late)[0]] == [200, 429]
+
+
+async def test_an_answer_is_one_packet(place: Place) -> None:
+    Gate.passes.release(1)
+    reader, writer = await place.send()
+    piece = await reader.read(1 << 16)
+    head, _, body = piece.partition(b"\r\n\r\n")
+    assert f"content-length: {len(body)}".encode() in head.lower()
+    assert json.loads(body)["model_name"] == "gate"
+    writer.close()

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 import concord
 from concord.apps.health import add_health
 from concord.apps.inference_routes import InferenceService, InferenceSettings
+from concord.apps.processors import inference_threads
 from concord.apps.serve import Server, bind, connection_limits
 from concord.apps.serve import run as serve_process
 from concord.apps.shortcut import Shortcut
@@ -27,7 +28,7 @@ __all__ = ["InferenceService", "InferenceSettings", "create_app", "create_infere
 
 def run(job: Job, settings: Settings) -> None:
     """Answer prediction requests until SIGTERM or SIGINT."""
-    torch.set_num_threads(1)  # a request is one row or a few, which more threads only slow down
+    torch.set_num_threads(inference_threads(settings.threads))
     listener = bind(settings.host, settings.port)
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
     service = create_inference(job_predictor(job, job_task(job)), shelf, inference_settings(settings))
