@@ -17,7 +17,7 @@ IMAGE_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo figure1 figure2 paper test check lint type arch audit proof fuzz e2e bench peers image
+.PHONY: help install demo figure1 figure2 paper test check lint type arch audit proof fuzz e2e bench loadtest peers image
 .PHONY: test-containers clean
 .PHONY: kind-up kind-demo kind-down chart-docs rendered
 
@@ -66,6 +66,9 @@ proof: $(VENV)/dev.stamp  ## The tests of docs/guarantees.md at fifty times the 
 fuzz: $(VENV)/dev.stamp  ## Look for bytes that the codec mistakes, guided by coverage, for FUZZ_SECONDS (60).
 	$(PIP) install --constraint constraints.txt --editable '.[fuzz]'
 	PYTHONPATH=services $(BIN)/python tests/fuzz/fuzz_codec.py -max_total_time=$(FUZZ_SECONDS) $(ARGS)
+
+loadtest: $(VENV)/loadtest.stamp  ## Load on a site started here, by people and neighbours; longer with ARGS=steady, spike or soak.
+	$(BIN)/python -m loadtest $(ARGS)
 
 bench: $(VENV)/dev.stamp  ## Measure, print medians with the machine's load, and write out/bench.json.
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -124,6 +127,10 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/figures.stamp: $(VENV)/demo.stamp
 	$(PIP) install --constraint constraints.txt --editable '.[demo,datasets]'
+	@touch $@
+
+$(VENV)/loadtest.stamp: $(VENV)/dev.stamp
+	$(PIP) install --constraint constraints.txt --editable '.[demo,loadtest]'
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
