@@ -17,7 +17,7 @@ IMAGE_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo figure1 figure2 paper test check lint type arch audit proof fuzz e2e bench loadtest peers image
+.PHONY: help install demo figure1 figure2 paper test check lint type arch audit proof fuzz e2e bench loadtest peers serving-peers test-kserve image
 .PHONY: test-containers clean
 .PHONY: kind-up kind-demo kind-down chart-docs rendered
 
@@ -75,6 +75,12 @@ bench: $(VENV)/dev.stamp  ## Measure, print medians with the machine's load, and
 
 peers: $(VENV)/dev.stamp  ## The same work in Flower and here, in turn; installs both into out/peers (2.8 GB).
 	$(BIN)/python -m benchmarks.peers $(ARGS)
+
+serving-peers: $(VENV)/dev.stamp  ## Predictions by KServe, FastAPI, BentoML and here, in turn, for ten minutes; installs 4 GB.
+	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+test-kserve: $(VENV)/dev.stamp  ## KServe's client against a server of ours; installs it into out/serving-peers (1.3 GB).
+	$(BIN)/python -m pytest tests/kserve --timeout 900 $(ARGS)
 
 # helm as it is installed, or else fetched once into out/tools.
 HELM ?= $(shell $(PYTHON) -m tools.get_helm)
