@@ -80,7 +80,7 @@ serving-peers: $(VENV)/dev.stamp  ## Predictions by KServe, FastAPI, BentoML and
 	$(BIN)/python -m benchmarks.serving $(ARGS)
 
 test-kserve: $(VENV)/dev.stamp  ## KServe's client against a server of ours; installs it into out/serving-peers (1.3 GB).
-	$(BIN)/python -m pytest tests/kserve --timeout 900 $(ARGS)
+	$(BIN)/python -m pytest tests/foreign_client --timeout 900 $(ARGS)
 
 # helm as it is installed, or else fetched once into out/tools.
 HELM ?= $(shell $(PYTHON) -m tools.get_helm)

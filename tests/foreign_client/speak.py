@@ -1,4 +1,4 @@
-"""Run by the Python of an environment with KServe in it: its client and its types speak to the site at the URL given."""
+"""Run by the Python of an environment with KServe in it: its client and its types speak to the site at a URL."""
 
 from __future__ import annotations
 
