@@ -18,8 +18,8 @@ IMAGE_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo figure1 figure2 paper test check lint type arch audit proof fuzz e2e bench peers image
-.PHONY: test-containers clean swaps
+.PHONY: help install demo figure1 figure2 paper test check lint type arch audit proof fuzz e2e bench loadtest peers
+.PHONY: serving-peers test-kserve swaps image test-containers clean
 .PHONY: kind-up kind-demo kind-down chart-docs rendered
 .PHONY: docs error-docs pictures
 
@@ -81,6 +81,9 @@ fuzz: $(VENV)/dev.stamp  ## Look for bytes that the codec mistakes, for FUZZ_SEC
 	PYTHONPATH=services $(BIN)/python tests/fuzz/fuzz_codec.py -max_total_time=$(FUZZ_SECONDS) $(ARGS)
 	CONCORD_ASK=$(ASK) $(BIN)/python -m pytest tests/integration/test_described_answers.py --timeout 3600
 
+loadtest: $(VENV)/loadtest.stamp  ## Load on a site started here, by people and neighbours; longer with ARGS=steady, spike or soak.
+	$(BIN)/python -m loadtest $(ARGS)
+
 bench: $(VENV)/dev.stamp  ## Measure, print medians with the machine's load, and write out/bench.json.
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -89,6 +92,12 @@ swaps: $(VENV)/dev.stamp  ## Measure latency under load while the model is repla
 
 peers: $(VENV)/dev.stamp  ## The same work in Flower and here, in turn; installs both into out/peers (2.8 GB).
 	$(BIN)/python -m benchmarks.peers $(ARGS)
+
+serving-peers: $(VENV)/dev.stamp  ## Predictions by KServe, FastAPI, BentoML and here, in turn, for ten minutes; installs 4 GB.
+	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+test-kserve: $(VENV)/dev.stamp  ## KServe's client against a server of ours; installs it into out/serving-peers (1.3 GB).
+	$(BIN)/python -m pytest tests/foreign_client --timeout 900 $(ARGS)
 
 # helm as it is installed, or else fetched once into out/tools.
 HELM ?= $(shell $(PYTHON) -m tools.get_helm)
@@ -141,6 +150,10 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/figures.stamp: $(VENV)/demo.stamp
 	$(PIP) install --constraint constraints.txt --editable '.[demo,datasets]'
+	@touch $@
+
+$(VENV)/loadtest.stamp: $(VENV)/dev.stamp
+	$(PIP) install --constraint constraints.txt --editable '.[demo,loadtest]'
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/demo.stamp

@@ -17,9 +17,12 @@ ConcordError
 ├── ClusterError             the Kubernetes API cannot be reached, or refused; carries the HTTP status
 ├── CheckpointError          no usable checkpoint, or one could not be written
 ├── SealError                a sealed blob is torn, truncated or altered
+├── QueueFullError           more prediction requests wait than there is room or time for
 └── InputError               a prediction request is wrong: says which field and what was expected
-    ├── BodyError            its body is not a JSON object
-    │   └── BodyTooLargeError
+    ├── BodyError            its body is not of the form it should have, or did not arrive whole
+    │   ├── BodyTooLargeError
+    │   └── MediaTypeError   a kind of body that is not read here
+    ├── ControlOffError      whoever runs this site does not let callers load and unload
     └── NoModelError         there is no model to answer with, for now
         └── UnknownModelError    not that model, or not that version
 """
@@ -182,12 +185,24 @@ class InputError(ConcordError):
         self.expected = expected
 
 
+class QueueFullError(ConcordError):
+    """More prediction requests wait for the model than there is room for, or this one has waited too long."""
+
+
 class BodyError(InputError):
-    """The body of a prediction request is not a JSON object, or did not arrive whole."""
+    """The body of a prediction request is not of the form it should have, or did not arrive whole."""
 
 
 class BodyTooLargeError(BodyError):
     """The body of a prediction request is over the limit."""
+
+
+class MediaTypeError(BodyError):
+    """The body of a prediction request is of a kind that is not read here, or not for this task."""
+
+
+class ControlOffError(InputError):
+    """Whoever runs this site does not let callers load and unload its model."""
 
 
 class NoModelError(InputError):

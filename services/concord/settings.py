@@ -77,6 +77,10 @@ class Settings:
     connections    connections that a port of this process holds at most
     connections_per_address  those from one remote address; a proxy before many callers needs more
     admin_token    who knows it may pin, roll back and promote models; None: nobody may
+    batch_rows     rows that the model answers together at most; 1 answers each request by itself
+    queue_rows     rows that may wait for the model; beyond, 429
+    queue_seconds  how long a request may wait for it; beyond, 429
+    model_control  let any caller of this port load and unload the model
     insecure       without certificates and without a secret, believe whatever name a caller gives; only for a
                    network you trust
     """
@@ -97,6 +101,10 @@ class Settings:
     connections: int = 512
     connections_per_address: int = 256
     admin_token: Secret | None = None
+    batch_rows: int = 32
+    queue_rows: int = 1024
+    queue_seconds: float = 2.0
+    model_control: bool = False
     insecure: bool = False
 
     def identity_secret(self) -> Secret | None:
@@ -230,6 +238,10 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "connections_per_address": _count,
     "admin_token": Secret.from_text,
     "admin_token_file": lambda text: Secret.from_file(Path(text)),
+    "batch_rows": _count,
+    "queue_rows": _count,
+    "queue_seconds": _seconds,
+    "model_control": _switch,
     "insecure": _switch,
 }
 _SECRETS = ("secret", "admin_token")

@@ -114,6 +114,13 @@ def test_the_test_reaches_the_doors_and_the_predictions(name: str) -> None:
     assert all(allows(release, test, pod, REST) for pod in processes(release, "site", "inference"))
 
 
+def test_a_load_test_reaches_the_predictions_and_nothing_else() -> None:
+    release = feature("loadtest")
+    (job,) = (pod for pod in release.pods() if pod.component == "loadtest")
+    assert all(allows(release, job, pod, REST) for pod in processes(release, "site"))
+    assert not any(allows(release, job, pod, DOOR) for pod in processes(release, "site"))
+
+
 def test_predictions_are_for_the_namespace_and_training_is_not() -> None:
     release = feature("split")
     client = Pod({"kind": "Pod", "metadata": {"name": "client"}}, {"app": "client"}, {})

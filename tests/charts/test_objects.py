@@ -16,9 +16,11 @@ import yaml
 from kubernetes_validate import utils as published
 from referencing import Registry, Resource
 
-from chart import CHART, FEATURES, NAMESPACE, Object, Pod, Release, feature, helm, matches, with_values
+from chart import CHART, FEATURES, NAMESPACE, Object, Pod, Release, feature, helm, matches, refusal, with_values
+from chart import settings as settings_of
 from concord import settings
 from concord.settings import load_settings
+from loadtest.profiles import PROFILES
 
 VERSIONS = [version for version in sorted({*published.all_versions()}) if 29 <= int(version.split(".")[1]) <= 36]
 FOREIGN_KINDS = {"Certificate", "Issuer"}
@@ -156,7 +158,7 @@ def test_only_who_asks_the_kubernetes_api_has_a_token(name: str) -> None:
 @every_feature
 def test_every_process_is_probed_in_three_ways(name: str) -> None:
     for pod, container in containers(name):
-        if pod.component in ("certificates", "renewal", "test"):
+        if pod.component in ("certificates", "renewal", "test", "loadtest"):
             continue
         asked = {}
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
@@ -346,6 +348,25 @@ def test_roles_are_no_wider_than_their_work() -> None:
                 reads_all = set(rule["verbs"]) <= {"list", "watch"} and "secrets" not in rule["resources"]
                 assert rule.get("resourceNames") or rule["verbs"] == ["create"] or reads_all
     assert not feature("default").of("ClusterRole")
+
+
+def test_a_load_test_asks_the_site_that_it_was_told_to() -> None:
+    release = feature("loadtest")
+    (pod,) = (pod for pod in release.pods() if pod.component == "loadtest")
+    (container,) = pod.containers
+    words = container["command"]
+    assert words[words.index("--target") + 1] == "http://concord-n2-inference.federation.svc:8080"
+    assert release.get("Service", "concord-n2-inference")
+    assert PROFILES[words[3]].seconds < pod.owner["spec"]["activeDeadlineSeconds"]
+    assert "n9" in refusal(*settings_of(loadtest={"enabled": True, "site": "n9"}))
+
+
+def test_the_chart_knows_the_profiles_that_there_are() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    known = schema["properties"]["loadtest"]["properties"]
+    assert known["profile"]["enum"] == list(PROFILES)
+    default = yaml.safe_load((CHART / "values.yaml").read_text())["loadtest"]["deadline"]
+    assert max(profile.seconds for profile in PROFILES.values()) < default
 
 
 @every_feature

@@ -225,7 +225,8 @@ def test_serving_works_where_numpy_is_not_installed() -> None:
         "from served_models import new_predictor, marked_snapshot\n"
         "from concord.serving import plain\n"
         "served = new_predictor().swap(marked_snapshot(3))\n"
-        "print(plain.answer(b'{\"inputs\": [1, 2, 3, 4]}', served).body.decode())\n"
+        "question = plain.read_request(b'{\"inputs\": [1, 2, 3, 4]}', served)\n"
+        "print(question.reply(served.predict(question.inputs)).body.decode())\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],

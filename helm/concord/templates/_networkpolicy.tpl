@@ -105,7 +105,8 @@ it goes, all of the federation. Empty if a site has none in this cluster. Argume
 {{- define "concord.policy.restIngress" -}}
 {{- $from := .root.Values.networkPolicy.monitoring.from -}}
 {{- if .predicts }}{{ $from = concat .root.Values.networkPolicy.inference.from $from }}{{ end -}}
-{{- if or $from .root.Values.tests.enabled }}
+{{- $loaded := and .predicts .root.Values.loadtest.enabled -}}
+{{- if or $from $loaded .root.Values.tests.enabled }}
 - from:
     {{- with $from }}
     {{- toYaml . | nindent 4 }}
@@ -114,6 +115,11 @@ it goes, all of the federation. Empty if a site has none in this cluster. Argume
     - podSelector:
         matchLabels:
           {{- include "concord.part.selector" (dict "root" .root "component" "test") | nindent 10 }}
+    {{- end }}
+    {{- if $loaded }}
+    - podSelector:
+        matchLabels:
+          {{- include "concord.part.selector" (dict "root" .root "component" "loadtest") | nindent 10 }}
     {{- end }}
   ports:
     - {protocol: TCP, port: 8080}

@@ -17,16 +17,12 @@ import concord
 from concord.apps.background import Ready
 from concord.apps.door import open_door, opened
 from concord.apps.exchange import ExchangeService, create_exchange, exchange_settings
+from concord.apps.garbage import settle
 from concord.apps.health import TrainerHealth, add_health
-from concord.apps.inference import (
-    WITHOUT_MODEL,
-    InferenceService,
-    InferenceSettings,
-    create_inference,
-    model_options,
-)
+from concord.apps.inference import InferenceService, create_inference, inference_settings
 from concord.apps.members import Members
 from concord.apps.serve import Server, bind, connection_limits
+from concord.apps.shortcut import Shortcut
 from concord.apps.trainer import (
     beside,
     build_trainer,
@@ -55,9 +51,7 @@ def run(job: Job, settings: Settings) -> None:
     exchange = create_exchange(mailbox, exchange_settings(job, settings, members))
     limits, turned_away = connection_limits(settings), exchange.state.turned_away
     door = open_door(exchange.door, exchange.tls, settings, exchange.release, turned_away)
-    inference = create_inference(
-        job_predictor(job, task), shelf, InferenceSettings(models=model_options(job, task, settings))
-    )
+    inference = create_inference(job_predictor(job, task), shelf, inference_settings(job, task, settings))
     with keeping_checkpoints():
         trainer = build_trainer(job, settings, task, post, members.now)
     health = TrainerHealth(trainer, mailbox, job.training.pace)
@@ -72,6 +66,7 @@ def run(job: Job, settings: Settings) -> None:
         await mailbox.close()
         await shelf.close()
 
+    settle()
     train_beside(serve, trainer)
 
 
@@ -93,7 +88,8 @@ def create_app(
             yield
 
     app = FastAPI(title="Concord site", version=concord.__version__, lifespan=lifespan)
-    app.include_router(inference.router, responses=WITHOUT_MODEL)
+    app.include_router(inference.router)
+    app.add_middleware(Shortcut, routes=inference.busiest())
     app.include_router(exchange.router)
     add_health(app, trainer.started, live, exchange.ready)
     return app

@@ -16,11 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from ipaddress import IPv6Address, ip_address
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from fastapi import Request
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from concord.apps.joined_writes import JoinedWrites
 
 log = logging.getLogger(__name__)
 
@@ -235,7 +237,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As in the base class, if there is a place."""
-        super().connection_made(transport)
+        self._joined = JoinedWrites(transport, self.loop)
+        super().connection_made(cast(asyncio.Transport, self._joined))
         if self.place is None:
             self.place = self._entrance.admit(_address(transport), self.loop.time(), transport.close)
         if self.place is None:
@@ -346,6 +349,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """As in the base class."""
+        self._joined.flush()
         super().on_response_complete()
         if self.transport.is_closing() or not self.cycle.response_complete:
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import torch
 from fastapi import FastAPI
@@ -13,40 +12,38 @@ import concord
 from concord.apps.health import add_health
 from concord.apps.inference_routes import InferenceService, InferenceSettings
 from concord.apps.model_routes import ModelOptions
+from concord.apps.processors import inference_threads
 from concord.apps.serve import Server, bind, connection_limits
 from concord.apps.serve import run as serve_process
+from concord.apps.shortcut import Shortcut
 from concord.apps.trainer import job_gate, job_predictor, job_task
 from concord.job import Job
 from concord.learning.task import Task
+from concord.serving.batching import BatchLimits
 from concord.serving.predictor import Predictor
 from concord.serving.snapshots import RedisShelf
 from concord.settings import Settings
 from concord.site.ports import SnapshotShelf
 
-WITHOUT_MODEL: dict[int | str, dict[str, Any]] = {
-    404: {"description": "no such model, or no such version"},
-    503: {"description": "no model yet; see Retry-After"},
-}
-"""What the OpenAPI page says of any route that is about a model."""
-
-__all__ = ["InferenceService", "InferenceSettings", "create_app", "create_inference", "run"]
+__all__ = ["InferenceService", "InferenceSettings", "create_app", "create_inference", "inference_settings", "run"]
 
 
 def run(job: Job, settings: Settings) -> None:
     """Answer prediction requests until SIGTERM or SIGINT."""
-    torch.set_num_threads(1)  # a request is one row or a few, which more threads only slow down
+    torch.set_num_threads(inference_threads(settings.threads))
     listener = bind(settings.host, settings.port)
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
     task = job_task(job)
-    options = InferenceSettings(models=model_options(job, task, settings))
-    service = create_inference(job_predictor(job, task), shelf, options)
+    service = create_inference(job_predictor(job, task), shelf, inference_settings(job, task, settings))
     server = Server(create_app(service), listener, drain=settings.drain, limits=connection_limits(settings))
     serve_process(server, at_end=shelf.close)
 
 
-def model_options(job: Job, task: Task, settings: Settings) -> ModelOptions:
-    """What job and settings say of the versions of a model."""
-    return ModelOptions(job_gate(job, task), job.serving.shadow, settings.admin_token)
+def inference_settings(job: Job, task: Task, settings: Settings) -> InferenceSettings:
+    """What a job and a process's settings say of inference."""
+    models = ModelOptions(job_gate(job, task), job.serving.shadow, settings.admin_token)
+    limits = BatchLimits(settings.batch_rows, settings.queue_rows, settings.queue_seconds)
+    return InferenceSettings(control=settings.model_control, batch=limits, models=models)
 
 
 def create_inference(
@@ -65,6 +62,7 @@ def create_app(service: InferenceService) -> FastAPI:
             yield
 
     app = FastAPI(title="Concord inference", version=concord.__version__, lifespan=lifespan)
-    app.include_router(service.router, responses=WITHOUT_MODEL)
+    app.include_router(service.router)
+    app.add_middleware(Shortcut, routes=service.busiest())
     add_health(app, service.live, service.live, service.ready)
     return app

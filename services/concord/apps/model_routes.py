@@ -277,4 +277,4 @@ def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def _json(fields: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(encode(fields), status, headers, "application/json")  # type: ignore[arg-type]
+    return Response(encode(fields), status, headers, "application/json")

@@ -21,6 +21,7 @@ from fastapi import FastAPI
 
 from concord.apps.background import Background, Ready
 from concord.apps.connections import ConnectionLimits, Entrance, GuardedProtocol
+from concord.apps.garbage import settle
 from concord.crew import Crew
 from concord.errors import EnvironmentProblem
 from concord.settings import Settings
@@ -192,6 +193,7 @@ def run(server: Server, at_end: Callable[[], Awaitable[None]]) -> None:
         finally:
             await at_end()
 
+    settle()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for number in (signal.SIGTERM, signal.SIGINT):
             runner.get_loop().add_signal_handler(number, server.stop)

@@ -92,7 +92,8 @@ async def follow_members(trainer: Trainer, job: Job, site: str, members: Members
 def job_predictor(job: Job, task: Task) -> Predictor:
     """A predictor for the snapshots that this job's trainers publish."""
     print_ = fingerprint(task.new_model(job.training.seed), job.training.local)
-    return Predictor(task.build_model, task.classes, task.input_shape, task.name, print_, task.multi_label)
+    about = (task.classes, task.input_shape, task.name, print_, task.multi_label, task.picture)
+    return Predictor(task.build_model, *about)
 
 
 def build_trainer(job: Job, settings: Settings, task: Task, post: Post, members: Membership) -> Trainer:

@@ -60,6 +60,12 @@ def _command(module: str) -> Callable[..., None]:
         connections: Annotated[Text, typer.Option(help="Connections that a port holds at most.")] = None,
         connections_per_address: Annotated[Text, typer.Option(help="Those from one remote address.")] = None,
         admin_token_file: Annotated[Text, typer.Option(help="File with the token of who may pin models.")] = None,
+        batch_rows: Annotated[Text, typer.Option(help="Rows that the model answers together at most.")] = None,
+        queue_rows: Annotated[Text, typer.Option(help="Rows that may wait for the model.")] = None,
+        queue_seconds: Annotated[Text, typer.Option(help="How long a request may wait for the model.")] = None,
+        model_control: Annotated[
+            bool, typer.Option("--model-control", help="Let any caller load and unload the model.")
+        ] = False,
         insecure: Annotated[
             bool, typer.Option("--insecure", help="Do without certificates and without a secret.")
         ] = False,
@@ -81,6 +87,10 @@ def _command(module: str) -> Callable[..., None]:
             "connections": connections,
             "connections_per_address": connections_per_address,
             "admin_token_file": admin_token_file,
+            "batch_rows": batch_rows,
+            "queue_rows": queue_rows,
+            "queue_seconds": queue_seconds,
+            "model_control": "true" if model_control else None,
             "insecure": "true" if insecure else None,
         }
         loaded = load_job(job, overrides or ())

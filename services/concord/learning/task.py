@@ -18,6 +18,7 @@ from concord.learning import own
 from concord.learning.objectives import LOSSES, METRICS, Loss, Metric
 from concord.learning.options import Options
 from concord.learning.partition import ClassCounts, SplitOptions, class_counts, split
+from concord.learning.pictures import PictureForm
 from concord.learning.reference import resolve_reference
 from concord.learning.samples import Pool, Samples, SiteData
 from concord.learning.tasks import BUILT_IN
@@ -71,8 +72,8 @@ class Task:
     `build_model` draws the weights from torch's generator, so seed it first, or call `new_model`.
     `metrics` are in the order of reports, the headline first. `classes` names what the outputs stand for and
     `input_shape` is of one sample; either is empty if unknown. Exactly one of the two loaders is there. With
-    `multi_label` any number of classes may be right at once, and outputs are the logit of each. `files` finds the files
-    that a loader reads, for a record of what was used.
+    `multi_label` any number of classes may be right at once, and outputs are the logit of each. `picture` says what
+    pictures the inputs are, if they are. `files` finds the files that a loader reads, for a record of what was used.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Task:
     classes: tuple[str, ...] = ()
     input_shape: tuple[int, ...] = ()
     multi_label: bool = False
+    picture: PictureForm | None = None
     files: FileFinder = tuple
 
     @property

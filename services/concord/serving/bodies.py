@@ -1,16 +1,17 @@
-"""What every prediction format shares: JSON bodies in and out, and a prediction that JSON can carry."""
+"""What every prediction format shares: JSON in and out, a request that was read, and an answer to it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
-from concord.errors import BodyError, InputError
-from concord.serving.predictor import Prediction, ServedModel
-from concord.serving.tensors import all_finite
+from concord.errors import BodyError
+from concord.serving.pictures import Pictures
+from concord.serving.predictor import Prediction
 
 Fields = Mapping[str, object]
 
@@ -19,13 +20,31 @@ _ENCODE = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The body of an answer, and how many rows it answers."""
+    """The body of an answer; if binary data follows its JSON, `json_bytes` is how long that is."""
 
     body: bytes
-    rows: int
+    json_bytes: int | None = None
 
 
-def parse_object(body: bytes) -> Fields:
+class Question(Protocol):
+    """A request that was read and checked against the model it is for."""
+
+    @property
+    def inputs(self) -> Tensor | Pictures:
+        """Rows for the model, (n, *input_shape) float32, or files that become such."""
+        ...
+
+    @property
+    def field(self) -> str:
+        """Where the rows were in the request, for errors."""
+        ...
+
+    def reply(self, prediction: Prediction) -> Reply:
+        """The answer in the form that the request asked for; the prediction's numbers are finite."""
+        ...
+
+
+def parse_object(body: bytes | bytearray) -> Fields:
     """The JSON object in a request body; BodyError for anything else."""
     try:
         value = json.loads(body)
@@ -36,14 +55,6 @@ def parse_object(body: bytes) -> Fields:
     return value
 
 
-def encode(fields: Fields) -> bytes:
+def encode(fields: object) -> bytes:
     """Compact JSON; every number must be finite."""
     return _ENCODE(fields).encode("ascii")
-
-
-def predict(served: ServedModel, inputs: Tensor, field: str) -> Prediction:
-    """A prediction of finite numbers; InputError for `field` if the inputs drive the model beyond float32."""
-    prediction = served.predict(inputs)
-    if not all_finite(prediction.outputs):
-        raise InputError(field, "values small enough for the model's outputs to be finite")
-    return prediction

@@ -1,4 +1,4 @@
-"""The plain prediction format, for a developer with nothing but an HTTP client: rows in, an answer for each.
+"""The plain prediction format, for a developer with nothing but an HTTP client: rows or a picture in, answers out.
 
 Pure: must not know HTTP.
 """
@@ -6,29 +6,46 @@ Pure: must not know HTTP.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from concord.errors import InputError
-from concord.serving.bodies import Reply, encode, parse_object, predict
+from concord.errors import InputError, MediaTypeError
+from concord.serving.bodies import Reply, encode, parse_object
+from concord.serving.pictures import Pictures
 from concord.serving.predictor import Prediction, ServedModel
 from concord.serving.tensors import nested_shape, read_tensor
 
 FIELD = "inputs"
 
 
-def answer(body: bytes, served: ServedModel) -> Reply:
-    """Answer `{"inputs": rows}`, or one row with no list around it.
+@dataclass(frozen=True, slots=True)
+class PlainRequest:
+    """One checked request."""
+
+    served: ServedModel
+    inputs: Tensor | Pictures
+    field: str = FIELD
+
+    def reply(self, prediction: Prediction) -> Reply:
+        """A prediction for each row, and the model that made them."""
+        model = {"name": self.served.name, "version": prediction.version, "round": prediction.round}
+        return Reply(encode({"predictions": _format_rows(prediction), "model": model}))
+
+
+def read_request(body: bytes, served: ServedModel) -> PlainRequest:
+    """`{"inputs": rows}`, or one row with no list around it.
 
     BodyError if the body is no JSON object, InputError if the inputs do not fit the model.
     """
-    inputs = parse_inputs(parse_object(body).get(FIELD), served.input_shape)
-    prediction = predict(served, inputs, FIELD)
-    fields = {
-        "predictions": _format_rows(prediction),
-        "model": {"name": served.name, "version": prediction.version, "round": prediction.round},
-    }
-    return Reply(encode(fields), len(inputs))
+    return PlainRequest(served, parse_inputs(parse_object(body).get(FIELD), served.input_shape))
+
+
+def read_picture(file: bytes, served: ServedModel, field: str) -> PlainRequest:
+    """A picture in a file, not yet decoded; MediaTypeError if the task has no pictures."""
+    if served.picture is None:
+        raise MediaTypeError(field, "JSON: the inputs of this task are no pictures")
+    return PlainRequest(served, Pictures((file,), served.picture, field), field)
 
 
 def parse_inputs(data: object, row: tuple[int, ...]) -> Tensor:

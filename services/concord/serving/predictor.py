@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from concord.errors import NoModelError, RefusalReason, SnapshotRefused, UnknownModelError
+from concord.learning.pictures import PictureForm
 from concord.serving.packing import Blueprint
+from concord.serving.tensors import all_finite
 from concord.site.ports import Snapshot
 
 WARM_UPS = 3
@@ -35,7 +37,7 @@ class Prediction:
 
     `outputs` is what the model returned, (n, ...) float32. For a classifier `probabilities` is (n, classes),
     `winners` holds the n indices of the likeliest classes and `labels` their names; else None and empty. Probabilities
-    of one row add up to one, unless classes are told each by itself.
+    of one row add up to one, unless classes are told each by itself. `finite` says whether all outputs are.
     """
 
     outputs: Tensor
@@ -43,6 +45,21 @@ class Prediction:
     winners: tuple[int, ...]
     labels: tuple[str, ...]
     snapshot: Snapshot
+    finite: bool
+
+    def split(self, sizes: Sequence[int]) -> list[Prediction]:
+        """The answers to the first `sizes[0]` rows, to the next `sizes[1]`, and so on."""
+        parts: list[Prediction] = []
+        start = 0
+        for size in sizes:
+            rows = slice(start, start + size)
+            outputs = self.outputs[rows]
+            probabilities = None if self.probabilities is None else self.probabilities[rows]
+            finite = self.finite or all_finite(outputs)
+            winners, labels = self.winners[rows], self.labels[rows]
+            parts.append(Prediction(outputs, probabilities, winners, labels, self.snapshot, finite))
+            start += size
+        return parts
 
     @property
     def version(self) -> int:
@@ -71,6 +88,7 @@ class ServedModel:
     snapshot: Snapshot
     seconds: float
     multi_label: bool = False
+    picture: PictureForm | None = None
     personal: ServedModel | None = None
     observer: Observer | None = None
 
@@ -90,12 +108,13 @@ class ServedModel:
     @torch.inference_mode()
     def _answer(self, inputs: Tensor) -> Prediction:
         outputs = self.module(inputs)
+        finite = all_finite(outputs)
         if not self.classes:
-            return Prediction(outputs, None, (), (), self.snapshot)
+            return Prediction(outputs, None, (), (), self.snapshot, finite)
         probabilities = outputs.sigmoid() if self.multi_label else outputs.softmax(dim=-1)
         winners = tuple(probabilities.argmax(dim=-1).tolist())
         labels = tuple(self.classes[winner] for winner in winners)
-        return Prediction(outputs, probabilities, winners, labels, self.snapshot)
+        return Prediction(outputs, probabilities, winners, labels, self.snapshot, finite)
 
 
 @dataclass(slots=True)
@@ -117,23 +136,25 @@ class Predictor:
         name: str,
         fingerprint: str | None = None,
         multi_label: bool = False,
+        picture: PictureForm | None = None,
     ) -> None:
         """`classes` is empty if the model is no classifier; without `fingerprint` only form is checked.
 
-        With `multi_label` any number of classes may be right at once.
+        With `multi_label` any number of classes may be right at once; `picture` says what pictures inputs are.
         """
         self.name = name
         self.classes = classes
         self.input_shape = input_shape
         self.state = PredictorState()
         self._multi_label = multi_label
+        self._picture = picture
         self._fingerprint = fingerprint
         self.observer: Observer | None = None
         """Is told of the answers of each model that is put into service from now on."""
         self._served: ServedModel | None = None
         # One build, then assembly: initialising parameters draws from the generator of a trainer beside us.
         with torch.random.fork_rng(devices=()):
-            self._blueprint = Blueprint(build_model().eval().requires_grad_(False))
+            self._blueprint = Blueprint(_laid_out(build_model().eval().requires_grad_(False)))
 
     @property
     def served(self) -> ServedModel | None:
@@ -191,6 +212,7 @@ class Predictor:
             snapshot=snapshot,
             seconds=seconds,
             multi_label=self._multi_label,
+            picture=self._picture,
         )
 
     @torch.inference_mode()
@@ -219,3 +241,11 @@ class Predictor:
         if tuple(outputs.shape) != wanted:
             detail = f"the model answers with shape {list(outputs.shape)} to one row, not {list(wanted)}"
             raise SnapshotRefused(RefusalReason.LAYOUT, detail)
+
+
+def _laid_out(module: nn.Module) -> nn.Module:
+    """The module with the weights of convolutions over pictures in the order in which they are computed fastest."""
+    for convolution in module.modules():
+        if isinstance(convolution, nn.Conv2d):
+            convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module

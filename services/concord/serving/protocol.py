@@ -1,63 +1,108 @@
 """The Open Inference Protocol, version 2, in its REST form: request to tensor, prediction to answer.
 
-Source: https://github.com/kserve/open-inference-protocol (specification/protocol/inference_rest.md). Pure:
-must not know HTTP. Parses by hand, because every request passes here.
+Source: https://github.com/kserve/open-inference-protocol (specification/protocol/inference_rest.md), and the extensions
+for binary tensors and for classification as Triton describes them. Pure: must not know HTTP. Parses by hand, because
+every request passes here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
 from torch import Tensor
 
 from concord.errors import InputError
-from concord.serving.bodies import Fields, Reply, encode, parse_object, predict
+from concord.serving.answers import LABEL, OUTPUT, PROBABILITIES, Wanted, output_names, write_output
+from concord.serving.binary import BYTES, read_binary, split_elements
+from concord.serving.bodies import Fields, Reply, encode, parse_object
+from concord.serving.pictures import MAX_PICTURES, Pictures
 from concord.serving.predictor import Prediction, ServedModel
 from concord.serving.tensors import DATATYPES, read_tensor
 
 INPUT = "input"
-OUTPUT = "output"
-PROBABILITIES = "probabilities"
-LABEL = "label"
+EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
+"""What is spoken here besides the protocol itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """One checked request; `outputs` names what the answer is to hold, in that order."""
+    """One checked request; `outputs` says what the answer is to hold, in that order."""
 
-    inputs: Tensor
-    outputs: tuple[str, ...]
-    id: str | None
+    served: ServedModel
+    inputs: Tensor | Pictures
+    outputs: tuple[Wanted, ...]
+    id: str | None = None
+    field: str = "inputs[0].data"
+
+    def reply(self, prediction: Prediction) -> Reply:
+        """JSON, followed by the outputs that were asked for as binary data."""
+        binary: list[bytes] = []
+        text = encode(self._fields(prediction, binary))
+        return Reply(b"".join([text, *binary]), len(text)) if binary else Reply(text)
+
+    def _fields(self, prediction: Prediction, binary: list[bytes]) -> dict[str, object]:
+        fields: dict[str, object] = {"model_name": self.served.name, "model_version": str(prediction.version)}
+        if self.id is not None:
+            fields["id"] = self.id
+        fields["parameters"] = {"round": prediction.round, "step": prediction.snapshot.step}
+        fields["outputs"] = [write_output(wanted, prediction, self.served, binary) for wanted in self.outputs]
+        return fields
 
 
-def answer(body: bytes, served: ServedModel) -> Reply:
-    """Answer one inference request from one model; InputError if the request is wrong."""
-    request = parse_request(parse_object(body), served)
-    prediction = predict(served, request.inputs, "inputs[0].data")
-    return Reply(encode(format_response(request, prediction, served)), len(request.inputs))
+def read_request(body: bytes, served: ServedModel, json_bytes: int | None = None) -> InferRequest:
+    """A request from its body, of which `json_bytes` are JSON and the rest binary data; None: all is JSON.
 
-
-def parse_request(fields: Fields, served: ServedModel) -> InferRequest:
-    """Check a request against the model it is for; InputError names the first field that is wrong."""
+    With 0 the body is nothing but the rows themselves, as FP32, and the answer is binary. BodyError if what should be
+    JSON is not, InputError naming the first field that is wrong.
+    """
+    if json_bytes == 0:
+        return _raw_request(memoryview(body), served)
+    data = _Data(memoryview(body)[json_bytes:]) if json_bytes is not None else None
+    fields = parse_object(body if json_bytes is None else body[:json_bytes])
     request_id = fields.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise InputError("id", "a string")
-    return InferRequest(
-        inputs=_parse_inputs(fields.get("inputs"), served),
-        outputs=_parse_outputs(fields.get("outputs"), output_names(served)),
+    parameters = _parameters(fields, "parameters")
+    request = InferRequest(
+        served=served,
+        inputs=_read_inputs(fields.get("inputs"), served, data),
+        outputs=_read_outputs(fields.get("outputs"), served, _flag(parameters, "binary_data_output", "parameters")),
         id=request_id,
     )
+    if data is not None and data.left:
+        raise InputError("inputs[0].parameters.binary_data_size", f"all binary data; {data.left} bytes are left over")
+    return request
 
 
-def output_names(served: ServedModel) -> tuple[str, ...]:
-    """What a model can answer with: a classifier adds probabilities and a label to its raw outputs."""
-    return (OUTPUT, PROBABILITIES, LABEL) if served.classes else (OUTPUT,)
+def _raw_request(data: memoryview, served: ServedModel) -> InferRequest:
+    row_bytes = 4 * math.prod(served.input_shape)
+    if not data or len(data) % row_bytes:
+        raise InputError("body", f"rows of {row_bytes} bytes, which is one row as FP32, not {len(data)} bytes")
+    inputs = read_binary(data, (len(data) // row_bytes, *served.input_shape), "FP32", "body")
+    return InferRequest(served, inputs, tuple(Wanted(name, True) for name in output_names(served)), field="body")
 
 
-def _parse_inputs(inputs: object, served: ServedModel) -> Tensor:
+class _Data:
+    """The binary data behind the JSON, taken from its front."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+
+    @property
+    def left(self) -> int:
+        return len(self._view)
+
+    def take(self, size: int, field: str) -> memoryview:
+        if size > self.left:
+            raise InputError(field, f"at most the {self.left} bytes that follow the JSON")
+        taken, self._view = self._view[:size], self._view[size:]
+        return taken
+
+
+def _read_inputs(inputs: object, served: ServedModel, data: _Data | None) -> Tensor | Pictures:
     if not isinstance(inputs, list) or len(inputs) != 1:
         raise InputError("inputs", f"a list of one tensor, {INPUT!r}")
     tensor = inputs[0]
@@ -66,13 +111,43 @@ def _parse_inputs(inputs: object, served: ServedModel) -> Tensor:
     if tensor.get("name") != INPUT:
         raise InputError("inputs[0].name", repr(INPUT))
     datatype = tensor.get("datatype")
-    if not isinstance(datatype, str) or datatype not in DATATYPES:
-        raise InputError("inputs[0].datatype", "one of " + ", ".join(DATATYPES))
-    shape = _parse_shape(tensor.get("shape"), served.input_shape)
+    known = DATATYPES if served.picture is None else (*DATATYPES, BYTES)
+    if not isinstance(datatype, str) or datatype not in known:
+        raise InputError("inputs[0].datatype", "one of " + ", ".join(known))
+    binary = _take_binary(tensor, data)
+    if datatype == BYTES:
+        return _read_pictures(tensor.get("shape"), binary, served)
+    shape = _read_shape(tensor.get("shape"), served.input_shape)
+    if binary is not None:
+        return read_binary(binary, shape, datatype, "inputs[0].data")
     return read_tensor(tensor.get("data"), shape, datatype, "inputs[0].data")
 
 
-def _parse_shape(shape: object, row: tuple[int, ...]) -> tuple[int, ...]:
+def _take_binary(tensor: Fields, data: _Data | None) -> memoryview | None:
+    size = _parameters(tensor, "inputs[0].parameters").get("binary_data_size")
+    if size is None:
+        return None
+    field = "inputs[0].parameters.binary_data_size"
+    if data is None:
+        raise InputError(field, "a request with the header Inference-Header-Content-Length")
+    if type(size) is not int or size < 0:
+        raise InputError(field, "a number of bytes")
+    if "data" in tensor:
+        raise InputError("inputs[0].data", "nothing, if there is binary_data_size")
+    return data.take(size, field)
+
+
+def _read_pictures(shape: object, binary: memoryview | None, served: ServedModel) -> Pictures:
+    if binary is None or served.picture is None:
+        raise InputError("inputs[0].data", "pictures as binary data (binary_data_size); JSON cannot carry them")
+    fits = isinstance(shape, list) and all(type(size) is int for size in shape) and shape[1:] in ([], [1])
+    if not fits or not 1 <= cast("list[int]", shape)[0] <= MAX_PICTURES:
+        raise InputError("inputs[0].shape", f"[pictures] or [pictures, 1], with 1 to {MAX_PICTURES} pictures")
+    files = split_elements(binary, cast("list[int]", shape)[0], "inputs[0].data")
+    return Pictures(files, served.picture, "inputs[0].data")
+
+
+def _read_shape(shape: object, row: tuple[int, ...]) -> tuple[int, ...]:
     if (
         isinstance(shape, list)
         and all(type(size) is int for size in shape)
@@ -83,56 +158,55 @@ def _parse_shape(shape: object, row: tuple[int, ...]) -> tuple[int, ...]:
     raise InputError("inputs[0].shape", f"[rows, {', '.join(map(str, row))}] with rows >= 1")
 
 
-def _parse_outputs(outputs: object, available: tuple[str, ...]) -> tuple[str, ...]:
+def _read_outputs(outputs: object, served: ServedModel, binary: bool) -> tuple[Wanted, ...]:
+    available = output_names(served)
     if outputs is None or outputs == []:
-        return available
+        return tuple(Wanted(name, binary) for name in available)
     if not isinstance(outputs, list):
         raise InputError("outputs", "a list of objects with a name")
-    return tuple(_parse_output(i, output, available) for i, output in enumerate(outputs))
+    return tuple(_read_output(i, output, available, served, binary) for i, output in enumerate(outputs))
 
 
-def _parse_output(i: int, output: object, available: tuple[str, ...]) -> str:
+def _read_output(i: int, output: object, available: tuple[str, ...], served: ServedModel, binary: bool) -> Wanted:
     if not isinstance(output, dict):
         raise InputError(f"outputs[{i}]", "an object with a name")
     name = output.get("name")
     if name not in available:
         raise InputError(f"outputs[{i}].name", "one of " + ", ".join(available))
-    return cast("str", name)
+    place = f"outputs[{i}].parameters"
+    parameters = _parameters(output, place)
+    return Wanted(
+        name=cast("str", name),
+        binary=_flag(parameters, "binary_data", place, binary),
+        top=_read_classification(parameters.get("classification"), cast("str", name), served, place),
+    )
 
 
-def format_response(request: InferRequest, prediction: Prediction, served: ServedModel) -> dict[str, object]:
-    """The answer's fields; floats are given exactly."""
-    response: dict[str, object] = {"model_name": served.name, "model_version": str(prediction.version)}
-    if request.id is not None:
-        response["id"] = request.id
-    response["parameters"] = {"round": prediction.round, "step": prediction.snapshot.step}
-    response["outputs"] = [_FORMATS[name](prediction) for name in request.outputs]
-    return response
+def _read_classification(count: object, name: str, served: ServedModel, place: str) -> int | None:
+    if count is None:
+        return None
+    field, classes = f"{place}.classification", len(served.classes)
+    if name == LABEL or not classes:
+        raise InputError(field, f"nothing: only {OUTPUT} and {PROBABILITIES} of a classifier can be ranked")
+    if type(count) is not int or not 1 <= count <= classes:
+        raise InputError(field, f"how many of the likeliest classes, from 1 to {classes}")
+    return count
 
 
-def _format_floats(name: str, tensor: Tensor) -> dict[str, object]:
-    data = tensor.flatten().tolist()
-    return {"name": name, "shape": list(tensor.shape), "datatype": "FP32", "data": data}
+def _parameters(fields: Fields, field: str) -> Mapping[str, object]:
+    parameters = fields.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise InputError(field, "an object")
+    return parameters
 
 
-def _format_output(prediction: Prediction) -> dict[str, object]:
-    return _format_floats(OUTPUT, prediction.outputs)
-
-
-def _format_probabilities(prediction: Prediction) -> dict[str, object]:
-    return _format_floats(PROBABILITIES, cast("Tensor", prediction.probabilities))
-
-
-def _format_label(prediction: Prediction) -> dict[str, object]:
-    labels = prediction.labels
-    return {"name": LABEL, "shape": [len(labels)], "datatype": "BYTES", "data": list(labels)}
-
-
-_FORMATS: Mapping[str, Callable[[Prediction], dict[str, object]]] = {
-    OUTPUT: _format_output,
-    PROBABILITIES: _format_probabilities,
-    LABEL: _format_label,
-}
+def _flag(parameters: Mapping[str, object], name: str, place: str, default: bool = False) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise InputError(f"{place}.{name}", "true or false")
+    return value
 
 
 def describe_model(served: ServedModel, versions: tuple[int, ...]) -> dict[str, object]:
@@ -140,7 +214,7 @@ def describe_model(served: ServedModel, versions: tuple[int, ...]) -> dict[str, 
     outputs = {
         OUTPUT: ("FP32", served.output_shape),
         PROBABILITIES: ("FP32", served.output_shape),
-        LABEL: ("BYTES", ()),
+        LABEL: (BYTES, ()),
     }
     return {
         "name": served.name,

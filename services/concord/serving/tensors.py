@@ -38,7 +38,7 @@ def _integers(bits: int, signed: bool) -> _Kind:
 
 _NUMBER = _Kind(frozenset({int, float}), "a finite number that fits float32")
 _KINDS = {
-    **dict.fromkeys(("FP16", "FP32", "FP64"), _NUMBER),
+    **dict.fromkeys(("FP16", "BF16", "FP32", "FP64"), _NUMBER),
     **{f"INT{bits}": _integers(bits, signed=True) for bits in (8, 16, 32, 64)},
     **{f"UINT{bits}": _integers(bits, signed=False) for bits in (8, 16, 32, 64)},
     "BOOL": _Kind(frozenset({bool}), "true or false"),
@@ -111,8 +111,13 @@ def _to_float32(numbers: Sequence[float], shape: Shape, field: str, kind: _Kind)
 
 
 def _wrong_value(field: str, place: int, shape: Shape, kind: _Kind) -> InputError:
+    return InputError(field + place_in(shape, place), kind.expected)
+
+
+def place_in(shape: Shape, place: int) -> str:
+    """Where the value number `place` (row by row) of a tensor is, as `[2][0]`."""
     indices: list[int] = []
     for size in reversed(shape):
         place, index = divmod(place, size)
         indices.insert(0, index)
-    return InputError(field + "".join(f"[{index}]" for index in indices), kind.expected)
+    return "".join(f"[{index}]" for index in indices)

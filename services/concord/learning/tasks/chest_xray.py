@@ -21,6 +21,7 @@ from concord.learning import models
 from concord.learning.data import read_arrays, read_texts
 from concord.learning.objectives import METRICS, Loss, Metric, auc_of_label
 from concord.learning.options import Options
+from concord.learning.pictures import PictureForm
 from concord.learning.samples import Pool, Samples
 from concord.learning.task import Task
 
@@ -62,6 +63,7 @@ def build_task(options: Mapping[str, object]) -> Task:
         load_pool=partial(load_pool, path),
         classes=CLASSES,
         input_shape=(1, SIZE, SIZE),
+        picture=PictureForm(1, SIZE, SIZE),
         multi_label=True,
         files=lambda: [Path(path)] if path else [],
     )

@@ -14,6 +14,7 @@ from concord.learning import models
 from concord.learning.data import DataSource, RemoteFile, locate, read_archive, read_arrays, read_bytes
 from concord.learning.objectives import LOSSES, METRICS
 from concord.learning.options import Options
+from concord.learning.pictures import PictureForm
 from concord.learning.samples import Pool, Samples
 from concord.learning.task import Task
 
@@ -68,6 +69,7 @@ def build_task(options: Mapping[str, object]) -> Task:
         load_pool=partial(load_pool, path),
         classes=CLASSES,
         input_shape=(3, SIZE, SIZE),
+        picture=PictureForm(3, SIZE, SIZE),
         files=partial(data_files, path),
     )
 

@@ -12,6 +12,7 @@ from concord.errors import TaskError
 from concord.learning import models
 from concord.learning.objectives import LOSSES, METRICS
 from concord.learning.options import Options
+from concord.learning.pictures import PictureForm
 from concord.learning.samples import Pool, Samples
 from concord.learning.task import Task
 
@@ -48,6 +49,7 @@ def build_task(options: Mapping[str, object]) -> Task:
         load_pool=load_pool,
         classes=CLASSES,
         input_shape=(PIXELS,),
+        picture=PictureForm(1, 8, 8, white=1.0),
     )
 
 

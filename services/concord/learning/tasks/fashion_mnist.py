@@ -13,6 +13,7 @@ from concord.learning import models
 from concord.learning.data import DataSource, RemoteFile, locate, read_idx
 from concord.learning.objectives import LOSSES, METRICS
 from concord.learning.options import Options
+from concord.learning.pictures import PictureForm
 from concord.learning.samples import Pool, Samples
 from concord.learning.task import Task
 
@@ -69,6 +70,7 @@ def build_task(options: Mapping[str, object]) -> Task:
         load_pool=partial(load_pool, path),
         classes=CLASSES,
         input_shape=(1, SIZE, SIZE),
+        picture=PictureForm(1, SIZE, SIZE),
         files=lambda: [locate(SOURCE, path) / file.name for file in SOURCE.files],
     )
 
