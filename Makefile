@@ -18,7 +18,7 @@ IMAGE_ARGS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install demo figure1 figure2 paper test check lint type arch audit proof fuzz e2e bench loadtest peers serving-peers test-kserve image
-.PHONY: test-containers clean
+.PHONY: test-containers clean swaps
 .PHONY: kind-up kind-demo kind-down chart-docs rendered
 
 help:  ## List the verbs.
@@ -72,6 +72,9 @@ loadtest: $(VENV)/loadtest.stamp  ## Load on a site started here, by people and 
 
 bench: $(VENV)/dev.stamp  ## Measure, print medians with the machine's load, and write out/bench.json.
 	$(BIN)/python -m benchmarks $(ARGS)
+
+swaps: $(VENV)/dev.stamp  ## Measure latency under load while the model is replaced 200 times, against without (5 minutes).
+	$(BIN)/python -m benchmarks.swaps $(ARGS)
 
 peers: $(VENV)/dev.stamp  ## The same work in Flower and here, in turn; installs both into out/peers (2.8 GB).
 	$(BIN)/python -m benchmarks.peers $(ARGS)

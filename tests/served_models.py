@@ -8,7 +8,7 @@ from torch import nn
 from concord.serving.packing import pack_model
 from concord.serving.predictor import Predictor
 from concord.serving.snapshots import MemoryShelf
-from concord.site.ports import Snapshot
+from concord.site.ports import Mark, MarkResult, Snapshot, Stock
 
 CLASSES = ("cat", "dog", "owl")
 ROW = [0.5, -1.0, 0.25, 2.0]
@@ -31,22 +31,22 @@ def marked_model(mark: float) -> nn.Module:
     return model
 
 
-def snapshot_of(model: nn.Module, version: int, fingerprint: str = FINGERPRINT) -> Snapshot:
+def snapshot_of(model: nn.Module, version: int, fingerprint: str = FINGERPRINT, accuracy: float = 0.5) -> Snapshot:
     """A snapshot whose round is ten times its version."""
     return Snapshot(
         version=version,
         round=10 * version,
         step=80 * version,
         fingerprint=fingerprint,
-        metrics={"accuracy": 0.5},
+        metrics={"accuracy": accuracy},
         created_at=1000.0 + version,
         blob=pack_model(model),
     )
 
 
-def marked_snapshot(version: int) -> Snapshot:
+def marked_snapshot(version: int, accuracy: float = 0.5) -> Snapshot:
     """A snapshot of the model that answers with its version."""
-    return snapshot_of(marked_model(float(version)), version)
+    return snapshot_of(marked_model(float(version)), version, accuracy=accuracy)
 
 
 def new_predictor() -> Predictor:
@@ -79,9 +79,18 @@ class FragileShelf:
     async def load(self, version: int | None = None) -> Snapshot | None:
         return await self._shelf.load(version)
 
-    async def wait(self, after: int, timeout: float) -> int | None:
+    async def stock(self) -> Stock:
+        return await self._shelf.stock()
+
+    async def mark(self, mark: Mark, version: int) -> MarkResult:
+        return await self._shelf.mark(mark, version)
+
+    async def ticket(self) -> str:
+        return await self._shelf.ticket()
+
+    async def wait(self, ticket: str, timeout: float) -> str:
         self.waits += 1
-        return await self._shelf.wait(after, timeout)
+        return await self._shelf.wait(ticket, timeout)
 
     async def close(self) -> None:
         await self._shelf.close()

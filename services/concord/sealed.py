@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -90,6 +91,70 @@ def unseal(blob: bytes | memoryview, max_bytes: int | None = None) -> tuple[dict
         raise SealError("the last tensor of the sealed blob is not its seal")
     tensors = {name: _tensor(name, fields) for name, fields in entries if name != _SEAL}
     return tensors, cast("dict[str, str]", header.get(_METADATA, {}))
+
+
+def view(blob: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """As `unseal`, but the tensors are views of the blob's own memory, which lives as long as one of them.
+
+    Nothing is copied, so nobody may write to them. SealError as `unseal`.
+    """
+    _check_digest(blob)
+    start = _LENGTH_BYTES + _header_length(blob)
+    try:
+        header = json.loads(blob[_LENGTH_BYTES:start])
+        metadata = header.pop(_METADATA, {})
+        stretches = {name: _stretch(fields) for name, fields in header.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise SealError(f"the header of the sealed blob is wrong: {error}") from error
+    data_bytes = len(blob) - start
+    if stretches.pop(_SEAL, None) != _Stretch(torch.uint8, (_DIGEST_BYTES,), data_bytes - _DIGEST_BYTES):
+        raise SealError("the last tensor of the sealed blob is not its seal")
+    if not all(isinstance(text, str) for text in metadata.values()):
+        raise SealError("the text of the sealed blob is not all text")
+    memory = _memory_of(blob)
+    return {name: _view(memory, one, start, name) for name, one in stretches.items()}, metadata
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """What a header says of one tensor; `start` counts bytes from the end of the header."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def stop(self) -> int:
+        """Where it ends."""
+        return self.start + math.prod(self.shape) * self.dtype.itemsize
+
+
+def _stretch(fields: Mapping[str, object]) -> _Stretch:
+    """ValueError, TypeError or KeyError if the fields are of another form, or contradict each other."""
+    start, stop = cast("list[int]", fields["data_offsets"])
+    one = _Stretch(_DTYPES[cast(str, fields["dtype"])], tuple(cast("list[int]", fields["shape"])), start)
+    if not all(type(number) is int and number >= 0 for number in (*one.shape, start, stop)) or stop != one.stop:
+        raise ValueError(f"{fields} is not of one tensor")
+    return one
+
+
+def _memory_of(blob: bytes) -> ctypes.Array[ctypes.c_ubyte]:
+    """The blob's bytes where they are; torch would warn, for ever, of a buffer that it cannot write to."""
+    array = (ctypes.c_ubyte * len(blob)).from_address(ctypes.cast(ctypes.c_char_p(blob), ctypes.c_void_p).value or 1)
+    array.keep = blob  # type: ignore[attr-defined]
+    return array
+
+
+def _view(memory: ctypes.Array[ctypes.c_ubyte], one: _Stretch, offset: int, name: str) -> Tensor:
+    if offset + one.stop > len(memory):
+        raise SealError(f"tensor {name!r} of the sealed blob reaches beyond its end")
+    try:
+        if one.stop == one.start:
+            return torch.empty(one.shape, dtype=one.dtype)
+        count = math.prod(one.shape)
+        return torch.frombuffer(memory, dtype=one.dtype, count=count, offset=offset + one.start).view(one.shape)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise SealError(f"tensor {name!r} of the sealed blob cannot be: {error}") from error
 
 
 def digest(blob: bytes | memoryview) -> str:

@@ -79,7 +79,7 @@ class Settings:
     batch_rows     rows that the model answers together at most; 1 answers each request by itself
     queue_rows     rows that may wait for the model; beyond, 429
     queue_seconds  how long a request may wait for it; beyond, 429
-    model_control  let any caller of this port load and unload the model
+    admin_token    who knows it may pin, roll back, promote and unload models; None: nobody may
     insecure       without certificates and without a secret, believe whatever name a caller gives; only for a
                    network you trust
     """
@@ -102,7 +102,7 @@ class Settings:
     batch_rows: int = 32
     queue_rows: int = 1024
     queue_seconds: float = 2.0
-    model_control: bool = False
+    admin_token: Secret | None = None
     insecure: bool = False
 
     def identity_secret(self) -> Secret | None:
@@ -134,8 +134,9 @@ def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
             raise JobError(unknown("setting", name, _FLAGS))
     texts = {**_without_other_secret(_from_environment(environment), texts), **texts}
     values = {name: _read(name, text) for name, text in texts.items()}
-    if "secret_file" in values:
-        values["secret"] = values.pop("secret_file")
+    for name in _SECRETS:
+        if f"{name}_file" in values:
+            values[name] = values.pop(f"{name}_file")
     return replace(Settings(), **values)
 
 
@@ -161,15 +162,15 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
         if variable not in known:
             raise JobError(unknown("environment variable", variable, [*known, *OTHER_VARIABLES]))
         found[known[variable]] = text
-    if "secret" in found and "secret_file" in found:
-        raise JobError("CONCORD_SECRET and CONCORD_SECRET_FILE are both set; set one of them")
+    for name in _SECRETS:
+        if name in found and f"{name}_file" in found:
+            variable = PREFIX + name.upper()
+            raise JobError(f"{variable} and {variable}_FILE are both set; set one of them")
     return found
 
 
 def _without_other_secret(found: dict[str, str], flags: Mapping[str, str]) -> dict[str, str]:
-    if "secret_file" in flags:
-        found.pop("secret", None)
-    return found
+    return {name: text for name, text in found.items() if not (name in _SECRETS and f"{name}_file" in flags)}
 
 
 def _read(name: str, text: str) -> Any:
@@ -236,7 +237,10 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "batch_rows": _count,
     "queue_rows": _count,
     "queue_seconds": _seconds,
-    "model_control": _switch,
+    "admin_token": Secret.from_text,
+    "admin_token_file": lambda text: Secret.from_file(Path(text)),
     "insecure": _switch,
 }
-_FLAGS = tuple(name for name in _READERS if name != "secret")
+_SECRETS = ("secret", "admin_token")
+"""Never flags by themselves; `NAME_file` is."""
+_FLAGS = tuple(name for name in _READERS if name not in _SECRETS)

@@ -16,7 +16,7 @@ import yaml
 from kubernetes_validate import utils as published
 from referencing import Registry, Resource
 
-from chart import CHART, FEATURES, NAMESPACE, Object, Pod, Release, feature, helm, matches, refusal
+from chart import CHART, FEATURES, NAMESPACE, Object, Pod, Release, feature, helm, matches, refusal, with_values
 from chart import settings as settings_of
 from concord import settings
 from concord.settings import load_settings
@@ -200,7 +200,8 @@ def test_mounts_have_volumes_and_volumes_what_they_name(name: str) -> None:
 def external_secrets(name: str) -> set[str]:
     """Secrets that the values of a feature name, as they are after `{site}` was filled in."""
     values = yaml.safe_load((CHART / "ci" / f"{name}-values.yaml").read_text()) or {}
-    given = [values.get(key, {}).get("existingSecret", "") for key in ("secret", "redis", "externalRedis")]
+    keys = ("secret", "redis", "externalRedis", "adminToken")
+    given = [values.get(key, {}).get("existingSecret", "") for key in keys]
     pattern = values.get("tls", {}).get("existingSecrets", {}).get("name", "")
     sites = sites_of(feature(name))
     return {*filter(None, given), *(pattern.replace("{site}", site) for site in sites if pattern)}
@@ -428,3 +429,12 @@ def number(quantity: str) -> int:
     """Bytes of a quantity of memory."""
     units = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
     return int(quantity[:-2]) * units[quantity[-2:]]
+
+
+def test_the_admin_token_is_for_those_who_serve() -> None:
+    for pod in feature("models").pods():
+        token = [reference for reference in secret_keys(pod) if reference["name"] == "operators"]
+        assert token == ([{"name": "operators", "key": "token"}] if pod.component == "inference" else []), pod.name
+    for pod in with_values(adminToken={"existingSecret": "operators"}).pods():
+        if pod.component == "site":
+            assert {"name": "operators", "key": "token"} in list(secret_keys(pod))

@@ -170,7 +170,8 @@ async def test_versions_of_a_shelf_that_started_over_are_not_mixed_up(site: Site
 
 
 async def test_the_list_of_models_says_what_is_known_of_them(site: Site) -> None:
-    (model,) = (await site.client.get("/v1/models")).json()["models"]
+    model, older = (await site.client.get("/v1/models")).json()["models"]
+    assert (older["version"], older["state"]) == (2, "kept")
     assert model["age_seconds"] > 0
     assert model["metrics"] == {"accuracy": 0.5}
     assert (model["name"], model["version"], model["round"], model["step"]) == ("animals", 3, 30, 240)
@@ -180,7 +181,7 @@ async def test_the_list_of_models_says_what_is_known_of_them(site: Site) -> None
 async def test_before_the_first_model_everything_but_life_waits(empty_site: Site) -> None:
     client = empty_site.client
     assert (await client.get("/v2/health/live")).status_code == 200
-    assert (await client.get("/v1/models")).json() == {"models": []}
+    assert (await client.get("/v1/models")).json()["models"] == []
     gets = ("/v2/health/ready", "/v2/models/animals", "/v2/models/animals/ready")
     answers = [await client.get(path) for path in gets]
     answers += [await client.post(INFER, json=V2), await client.post("/v1/predict", json=V1)]
@@ -335,11 +336,11 @@ async def test_numbers_that_drive_the_model_beyond_float32_are_400_with_their_pl
     assert answers[0].json()["field"] == "inputs[0].data"
 
 
-async def test_nobody_unloads_the_model_unless_that_was_allowed(site: Site) -> None:
+async def test_nobody_unloads_the_model_without_the_admin_token(site: Site) -> None:
     for verb in ("load", "unload"):
         answer = await site.client.post(f"/v2/repository/models/animals/{verb}")
         assert answer.status_code == 403
-        assert "--model-control" in answer.json()["error"]
+        assert "--admin-token-file" in answer.json()["error"]
     assert (await site.client.post(INFER, json=V2)).status_code == 200
 
 

@@ -18,7 +18,7 @@ from concord.mailbox.redis import RedisMailbox
 from concord.mailbox.server import EmbeddedServer, ServerOptions
 from concord.redislink import LinkOptions
 from concord.serving.snapshots import RedisShelf
-from concord.site.ports import Box, Slot, Snapshot
+from concord.site.ports import Box, Mark, MarkResult, Marks, Slot, Snapshot
 from concord.wire.messages import Stamp
 
 pytestmark = pytest.mark.anyio
@@ -227,6 +227,45 @@ async def test_in_a_full_redis_the_oldest_snapshot_goes_first(directory: Path) -
             await shelf.publish(snapshot(8, bytes(9 << 20)))
         assert await shelf.newest_version() == 7
         await shelf.close()
+
+
+async def test_in_a_full_redis_neither_pinned_nor_served_nor_held_snapshots_go(directory: Path) -> None:
+    with EmbeddedServer(directory, ServerOptions(max_memory_bytes=8 << 20)) as server:
+        shelf = RedisShelf(server.url, "digits", "N1", keep=10)
+        for version in range(1, 5):
+            await shelf.publish(snapshot(version, bytes(1 << 20)))
+        for version, mark in ((1, Mark.SERVED), (2, Mark.PIN), (3, Mark.HOLD)):
+            assert await shelf.mark(mark, version) is MarkResult.DONE
+        for version in range(5, 20):
+            await shelf.publish(snapshot(version, bytes(1 << 20)))
+        kept = [one.version for one in (await shelf.stock()).snapshots]
+        assert kept[:3] == [1, 2, 3]
+        assert kept[3:] == list(range(kept[3], 20))
+        with pytest.raises(MailboxError, match="full"):
+            await shelf.publish(snapshot(20, bytes(5 << 20)))
+        assert [one.version for one in (await shelf.stock()).snapshots] == [1, 2, 3, 19]
+        await shelf.close()
+
+
+async def test_marks_survive_a_restart_of_redis_and_of_everybody(directory: Path) -> None:
+    with EmbeddedServer(directory, ServerOptions(append_only=True)) as server:
+        trainer, inference = (RedisShelf(server.url, "digits", "N1", keep=2) for _ in range(2))
+        for version in (1, 2):
+            await trainer.publish(snapshot(version, b"model"))
+        await inference.mark(Mark.PIN, 1)
+        await inference.mark(Mark.HOLD, 2)
+        await trainer.close()
+        await inference.close()
+        await asyncio.sleep(1.1)  # what is a second old is on the disk
+        server.kill()
+        server.start()
+        trainer = RedisShelf(server.url, "digits", "N1", keep=2)
+        for version in (3, 4, 5):
+            await trainer.publish(snapshot(version, b"model"))
+        stock = await trainer.stock()
+        assert [one.version for one in stock.snapshots] == [1, 2, 4, 5]
+        assert stock.marks == Marks(frozenset({1}), held=2)
+        await trainer.close()
 
 
 async def test_what_is_written_to_disk_survives_a_crash(directory: Path) -> None:

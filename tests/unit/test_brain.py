@@ -34,6 +34,7 @@ from concord.site.events import (
     Reincarnated,
     UpdatesArrived,
 )
+from concord.site.ports import Heard, Lineage
 from concord.site.status import Phase
 from concord.wire.messages import Header, Stamp, Update
 
@@ -200,6 +201,19 @@ def test_consensus_distance_reads_the_neighbours_model_off_two_messages() -> Non
     own = brain.algorithm.primal
     found = brain.progress(0.0).edges["N2"].consensus_distance
     assert found == pytest.approx(float(torch.dist(own, theirs) / own.norm()), rel=1e-5)
+
+
+def test_the_lineage_of_a_model_is_what_was_heard_of_each_neighbour() -> None:
+    brain = make_brain(replace(QUIET, status_interval=1.0), neighbours=("N2", "N3", "N4"))
+    boot(brain, incarnation=4)
+    assert brain.lineage() == Lineage(incarnation=4)
+    settle(brain)
+    for sender, sequence in (("N2", 5), ("N3", 6)):
+        brain.handle(UpdatesArrived(1.0, [update_from(sender, Stamp(1, 2, sequence), float(sequence), round=9)]))
+    lineage = brain.lineage()
+    assert lineage.heard == {"N2": Heard(9, 2, 5), "N3": Heard(9, 2, 6)}
+    distances = [edge.consensus_distance for edge in brain.progress(1.0).edges.values()]
+    assert lineage.consensus_distance == max(distance for distance in distances if distance is not None)
 
 
 def test_a_brain_whose_status_is_never_due_computes_no_distances() -> None:

@@ -300,3 +300,33 @@ def test_a_shard_must_be_one_of_those_that_the_split_deals_out() -> None:
     with pytest.raises(JobFileError, match=r"sites.a.shard: should be from 0 to 1, found 2"):
         parse_job(text, ["split.shards=2"])
     assert parse_job(text, ["split.shards=3"]).sites["a"].shard == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "patterns"),
+    [
+        ("head", ("head",)),
+        ("['0.*', head]", ("0.*", "head")),
+        ("{steps: 3}", ("head",)),
+        ("{parameters: ['2.*']}", ("2.*",)),
+    ],
+)
+def test_a_sites_own_variant_has_short_forms(text: str, patterns: tuple[str, ...]) -> None:
+    job = parse_job(f"name: own\ntask: digits\nsites: 2\nserving: {{personal: {text}}}\n")
+    assert job.serving.personal is not None
+    assert job.serving.personal.parameters == patterns
+    assert job.serving.personal.steps == (3 if "steps" in text else 50)
+
+
+@pytest.mark.parametrize(
+    ("serving", "key"),
+    [
+        ("{shadow: 1.5}", "serving.shadow"),
+        ("{gate: {drop: -1}}", "serving.gate.drop"),
+        ("{gate: {metrik: accuracy}}", "serving.gate.metrik"),
+        ("{personal: []}", "serving.personal"),
+    ],
+)
+def test_what_serving_may_not_say(serving: str, key: str) -> None:
+    with pytest.raises(JobError, match=key):
+        parse_job(f"name: own\ntask: digits\nsites: 2\nserving: {serving}\n")

@@ -15,7 +15,7 @@ from concord.consensus.vectors import bind, fingerprint, trainable
 from concord.errors import CheckpointError, TaskError
 from concord.job import parse_job
 from concord.learning.steps import evaluate
-from concord.serving.packing import load_into, pack_model
+from concord.serving.packing import Blueprint, pack_model
 from concord.simulate.experiment import Experiment
 from concord.simulate.report import last_rows
 
@@ -192,8 +192,8 @@ def test_the_batched_path_agrees_with_the_path_by_site() -> None:
 
 def test_what_a_site_serves_is_its_whole_model() -> None:
     site = digits_of("ecl-isvr").sites["N2"]
-    served = job_task(parse_job(DIGITS)).new_model(seed=9)
-    load_into(served, pack_model(site.learner.module))
+    blueprint = Blueprint(job_task(parse_job(DIGITS)).new_model(seed=9))
+    served = blueprint.unpack(pack_model(site.learner.module)).module
     sample = site.learner.draw().inputs
     assert torch.equal(served(sample), site.learner.module(sample))
 

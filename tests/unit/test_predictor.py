@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -14,7 +17,7 @@ import torch
 from torch import nn
 
 from concord.errors import NoModelError, RefusalReason, SnapshotRefused
-from concord.serving.packing import load_into, pack_model
+from concord.serving.packing import Blueprint, pack_model
 from concord.serving.predictor import Predictor
 from concord.serving.watcher import Watcher, WatchTimes
 from concord.site.ports import Snapshot
@@ -39,13 +42,17 @@ def with_nan() -> nn.Module:
     return model
 
 
-def test_a_packed_model_comes_back_with_parameters_buffers_and_text() -> None:
-    model, other = build_model(), build_model()
+def unpacked(blob: bytes) -> nn.Module:
+    return Blueprint(build_model().eval()).unpack(blob).module
+
+
+def test_a_packed_model_comes_back_with_parameters_and_buffers() -> None:
+    model = build_model()
     model.get_buffer("seen").fill_(41)
-    assert load_into(other, pack_model(model, {"task": "animals"})) == {"task": "animals"}
-    assert other.state_dict().keys() == model.state_dict().keys()
+    state = unpacked(pack_model(model)).state_dict()
+    assert state.keys() == model.state_dict().keys()
     for name, tensor in model.state_dict().items():
-        assert torch.equal(other.state_dict()[name], tensor)
+        assert torch.equal(state[name], tensor)
 
 
 @pytest.mark.parametrize(
@@ -60,13 +67,55 @@ def test_a_packed_model_comes_back_with_parameters_buffers_and_text() -> None:
     ],
     ids=["torn", "empty", "a tensor missing", "another shape", "another dtype", "not finite"],
 )
-def test_a_blob_that_does_not_fit_is_refused_and_changes_nothing(blob: bytes, reason: RefusalReason) -> None:
-    model = marked_model(3.0)
-    before = pack_model(model)
+def test_a_blob_that_does_not_fit_is_refused(blob: bytes, reason: RefusalReason) -> None:
     with pytest.raises(SnapshotRefused) as refusal:
-        load_into(model, blob)
+        unpacked(blob)
     assert refusal.value.reason is reason
-    assert pack_model(model) == before
+
+
+class Odd(nn.Module):
+    """Shares one weight between two layers, has a recurrent layer, a buffer that is not saved, and one that counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+        self.memory = nn.LSTM(4, 4)
+        self.register_buffer("scale", torch.tensor(2.0), persistent=False)
+        self.register_buffer("calls", torch.tensor(0))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.get_buffer("calls").add_(1)
+        out: torch.Tensor = self.memory(self.second(self.first(inputs) * self.get_buffer("scale")))[0]
+        return out
+
+
+def test_weights_lie_in_the_blob_and_buffers_and_ties_are_as_in_the_model() -> None:
+    model = Odd().eval()
+    blob = pack_model(model)
+    blueprint = Blueprint(Odd().eval())
+    made, other = blueprint.unpack(blob).module, blueprint.unpack(blob).module
+    first = ctypes.cast(ctypes.c_char_p(blob), ctypes.c_void_p).value or 0
+    for parameter in made.parameters():
+        assert first < parameter.data_ptr() < first + len(blob)
+    assert made.first.weight is made.second.weight
+    with torch.inference_mode():
+        torch.testing.assert_close(made(torch.ones(3, 4)), model(torch.ones(3, 4)))
+    assert (int(made.get_buffer("calls")), int(other.get_buffer("calls"))) == (1, 0)
+
+
+def test_a_model_lives_as_long_as_somebody_holds_it_and_no_longer() -> None:
+    predictor = new_predictor()
+    held = predictor.swap(marked_snapshot(1))
+    gone = weakref.ref(held.module)
+    gc.disable()  # nothing may be left to the collector of cycles, which comes when it likes
+    try:
+        predictor.swap(marked_snapshot(2))
+        assert held.predict(torch.zeros(1, 4)).outputs[0, 0] == 1.0
+        del held
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_nothing_is_answered_before_the_first_snapshot() -> None:

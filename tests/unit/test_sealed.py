@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
+import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from safetensors import deserialize
 from torch import Tensor
 
 from concord.errors import SealError
-from concord.sealed import HEADER_LIMIT, digest, seal, unseal
+from concord.sealed import HEADER_LIMIT, digest, seal, unseal, view
 
 DTYPES = [
     torch.float16,
@@ -27,6 +30,8 @@ DTYPES = [
     torch.bool,
 ]
 SEAL_BYTES = 32
+Reader = Callable[[bytes], tuple[dict[str, Tensor], dict[str, str]]]
+READERS = pytest.mark.parametrize("read", [unseal, view])
 
 
 def filled(shape: list[int], dtype: torch.dtype) -> Tensor:
@@ -59,13 +64,14 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 @settings(max_examples=60, deadline=None)
 @given(tensors=tensors_of_every_kind, metadata=st.dictionaries(texts, texts, max_size=4))
 def test_round_trip(tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    got, text = unseal(seal(tensors, metadata))
-    assert text == metadata
-    assert got.keys() == tensors.keys()
-    for name, tensor in tensors.items():
-        assert got[name].dtype == tensor.dtype
-        assert got[name].shape == tensor.shape
-        assert torch.equal(got[name], tensor)
+    for read in (unseal, view):
+        got, text = read(seal(tensors, metadata))
+        assert text == metadata
+        assert got.keys() == tensors.keys()
+        for name, tensor in tensors.items():
+            assert got[name].dtype == tensor.dtype
+            assert got[name].shape == tensor.shape
+            assert torch.equal(got[name], tensor)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -75,15 +81,17 @@ def test_zero_dimensional_tensor(dtype: torch.dtype) -> None:
     assert got["count"] == 1
 
 
-def test_special_float_bits_survive() -> None:
+@READERS
+def test_special_float_bits_survive(read: Reader) -> None:
     values = torch.tensor([float("nan"), float("inf"), -0.0, 1e-45])
-    got, _ = unseal(seal({"w": values}, {}))
+    got, _ = read(seal({"w": values}, {}))
     assert torch.equal(got["w"].view(torch.int32), values.view(torch.int32))
 
 
-def test_non_contiguous_and_parameter_tensors() -> None:
+@READERS
+def test_non_contiguous_and_parameter_tensors(read: Reader) -> None:
     weight = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3).T)
-    got, _ = unseal(seal({"w": weight}, {}))
+    got, _ = read(seal({"w": weight}, {}))
     assert torch.equal(got["w"], weight.detach())
     assert not got["w"].requires_grad
 
@@ -123,22 +131,24 @@ def test_reads_from_a_memoryview() -> None:
     assert torch.equal(got["w"], torch.ones(2))
 
 
-def test_every_altered_byte_is_noticed() -> None:
+@READERS
+def test_every_altered_byte_is_noticed(read: Reader) -> None:
     blob = seal({"w": torch.ones(4)}, {"k": "v"})
     for position in range(len(blob)):
         altered = bytearray(blob)
         altered[position] ^= 1 << (position % 8)
         with pytest.raises(SealError):
-            unseal(bytes(altered))
+            read(bytes(altered))
 
 
-def test_every_truncation_and_extension_is_noticed() -> None:
+@READERS
+def test_every_truncation_and_extension_is_noticed(read: Reader) -> None:
     blob = seal({"w": torch.ones(4)}, {"k": "v"})
     for length in range(len(blob)):
         with pytest.raises(SealError):
-            unseal(blob[:length])
+            read(blob[:length])
     with pytest.raises(SealError):
-        unseal(blob + b"\0")
+        read(blob + b"\0")
 
 
 def test_size_limit() -> None:
@@ -180,6 +190,38 @@ def test_header_limit_when_sealing() -> None:
         reseal((100_000).to_bytes(8, "little") + b"[" * 100_000 + bytes(32)),
     ],
 )
-def test_a_right_digest_over_a_wrong_body_is_refused(blob: bytes) -> None:
+@READERS
+def test_a_right_digest_over_a_wrong_body_is_refused(read: Reader, blob: bytes) -> None:
     with pytest.raises(SealError):
-        unseal(blob)
+        read(blob)
+
+
+NUMBER = st.one_of(st.integers(-2, 40), st.sampled_from([1 << 31, 1 << 62, 1 << 63, 1 << 64]), st.floats(), st.text())
+
+
+@settings(max_examples=300, deadline=None)
+@given(dtype=st.sampled_from(["F32", "U8", "F64", 3]), shape=st.lists(NUMBER, max_size=3), offsets=st.lists(NUMBER))
+def test_a_view_never_reaches_beyond_its_blob(dtype: object, shape: list[object], offsets: list[object]) -> None:
+    fields = {"w": {"dtype": dtype, "shape": shape, "data_offsets": offsets}, "~seal": seal_entry(16)}
+    blob = with_header(fields, bytes(16))
+    try:
+        tensors, _ = view(blob)
+    except SealError:
+        return
+    tensor, first = tensors["w"], ctypes.cast(ctypes.c_char_p(blob), ctypes.c_void_p).value or 0
+    assert tensor.numel() == 0 or first <= tensor.data_ptr() <= first + len(blob) - tensor.numel() * tensor.itemsize
+
+
+def test_a_view_lies_in_the_blob_and_keeps_it_alive() -> None:
+    values = torch.arange(1e5)
+    blob = seal({"w": values}, {})
+    first, size = ctypes.cast(ctypes.c_char_p(blob), ctypes.c_void_p).value or 0, len(blob)
+    got, _ = view(blob)
+    assert first < got["w"].data_ptr() < first + size
+    held = sys.getrefcount(blob)
+    part = got["w"][7:9]
+    del got
+    assert sys.getrefcount(blob) == held
+    assert part.tolist() == [7.0, 8.0]
+    del part
+    assert sys.getrefcount(blob) < held

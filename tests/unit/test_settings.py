@@ -95,6 +95,21 @@ def test_the_secret_comes_from_a_file_or_the_environment_and_never_shows(tmp_pat
         assert SECRET not in f"{settings} {settings!r} {settings.secret}"
 
 
+def test_the_admin_token_comes_in_the_same_ways(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text(SECRET + "\n")
+    for settings in (
+        load_settings({"admin_token_file": str(path)}, {"CONCORD_ADMIN_TOKEN": "another one, not the flag's"}),
+        load_settings({}, {"CONCORD_ADMIN_TOKEN_FILE": str(path)}),
+        load_settings({}, {"CONCORD_ADMIN_TOKEN": SECRET, "CONCORD_SECRET": "another secret of enough bytes"}),
+    ):
+        assert settings.admin_token == Secret(SECRET.encode())
+        assert SECRET not in f"{settings} {settings!r}"
+    assert load_settings({}, {}).admin_token is None
+    with pytest.raises(JobError, match="CONCORD_ADMIN_TOKEN and CONCORD_ADMIN_TOKEN_FILE are both set"):
+        load_settings({}, {"CONCORD_ADMIN_TOKEN": SECRET, "CONCORD_ADMIN_TOKEN_FILE": "x"})
+
+
 def test_a_secret_is_no_flag_and_is_given_once() -> None:
     with pytest.raises(JobError, match="unknown setting 'secret'"):
         load_settings({"secret": SECRET}, {})

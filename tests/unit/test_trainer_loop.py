@@ -22,12 +22,12 @@ from concord.learning.samples import Samples
 from concord.learning.steps import GradientOptions, Learner
 from concord.learning.task import Task
 from concord.mailbox.memory import MemoryMailbox
-from concord.serving.packing import load_into, pack_model
+from concord.serving.packing import Blueprint, pack_model
 from concord.serving.snapshots import MemoryShelf
 from concord.site.actions import Publish
 from concord.site.brain import Brain, Identity, Plan
 from concord.site.edges import Edge
-from concord.site.loop import Facts, Trainer
+from concord.site.loop import Facts, Packed, Trainer
 from concord.site.ports import Snapshot
 from concord.site.post import Post
 from concord.wire.messages import Update
@@ -112,7 +112,7 @@ class Site:
             samples(),
             Facts("toy", "accuracy", rounds, {"a": 20, "b": 20, "c": 20}),
             edges if member else None,
-            lambda: pack_model(learner.module),
+            lambda: Packed(pack_model(learner.module)),
             join_timeout=join_timeout,
         )
 
@@ -206,8 +206,7 @@ def test_the_last_snapshot_is_the_final_model_with_its_metrics(tmp_path: Path) -
     site = Site(tmp_path, rounds=20)
     site.train()
     snapshot = site.post.snapshots[-1]
-    again = build_model()
-    load_into(again, snapshot.blob)
+    again = Blueprint(build_model()).unpack(snapshot.blob).module
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), site.module.parameters(), strict=True))
     assert (snapshot.round, snapshot.step) == (20, 80)
     assert snapshot.metrics["accuracy"] > 0.5

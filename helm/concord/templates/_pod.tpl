@@ -119,6 +119,13 @@ no address of others and no proof of identity, inference neither and no graph.
 - name: CONCORD_DRAIN
   value: {{ .site.spec.inference.drainSeconds | int | quote }}
 {{- end }}
+{{- if and $v.adminToken.existingSecret (has .component (list "site" "inference")) }}
+- name: CONCORD_ADMIN_TOKEN
+  valueFrom:
+    secretKeyRef:
+      name: {{ $v.adminToken.existingSecret }}
+      key: {{ $v.adminToken.key }}
+{{- end }}
 {{- if or $trains $exchanges }}
 - name: CONCORD_TOPOLOGY
   value: /etc/concord/topology/topology.json

@@ -51,7 +51,7 @@ def run(job: Job, settings: Settings) -> None:
     exchange = create_exchange(mailbox, exchange_settings(job, settings, members))
     limits, turned_away = connection_limits(settings), exchange.state.turned_away
     door = open_door(exchange.door, exchange.tls, settings, exchange.release, turned_away)
-    inference = create_inference(job_predictor(job, task), shelf, inference_settings(settings))
+    inference = create_inference(job_predictor(job, task), shelf, inference_settings(job, task, settings))
     with keeping_checkpoints():
         trainer = build_trainer(job, settings, task, post, members.now)
     health = TrainerHealth(trainer, mailbox, job.training.pace)

@@ -11,12 +11,14 @@ from fastapi import FastAPI
 import concord
 from concord.apps.health import add_health
 from concord.apps.inference_routes import InferenceService, InferenceSettings
+from concord.apps.model_routes import ModelOptions
 from concord.apps.processors import inference_threads
 from concord.apps.serve import Server, bind, connection_limits
 from concord.apps.serve import run as serve_process
 from concord.apps.shortcut import Shortcut
-from concord.apps.trainer import job_predictor, job_task
+from concord.apps.trainer import job_gate, job_predictor, job_task
 from concord.job import Job
+from concord.learning.task import Task
 from concord.serving.batching import BatchLimits
 from concord.serving.predictor import Predictor
 from concord.serving.snapshots import RedisShelf
@@ -31,15 +33,17 @@ def run(job: Job, settings: Settings) -> None:
     torch.set_num_threads(inference_threads(settings.threads))
     listener = bind(settings.host, settings.port)
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
-    service = create_inference(job_predictor(job, job_task(job)), shelf, inference_settings(settings))
+    task = job_task(job)
+    service = create_inference(job_predictor(job, task), shelf, inference_settings(job, task, settings))
     server = Server(create_app(service), listener, drain=settings.drain, limits=connection_limits(settings))
     serve_process(server, at_end=shelf.close)
 
 
-def inference_settings(settings: Settings) -> InferenceSettings:
-    """What a process's settings say of inference."""
+def inference_settings(job: Job, task: Task, settings: Settings) -> InferenceSettings:
+    """What job and settings say of inference and of the versions of a model."""
     limits = BatchLimits(settings.batch_rows, settings.queue_rows, settings.queue_seconds)
-    return InferenceSettings(control=settings.model_control, batch=limits)
+    models = ModelOptions(job_gate(job, task), job.serving.shadow, settings.admin_token)
+    return InferenceSettings(batch=limits, models=models)
 
 
 def create_inference(

@@ -105,31 +105,9 @@ V2_INDEX = _operation(
 )
 
 V2_LOAD = _operation(
-    _body("Nothing is needed; `parameters` are refused.", {}),
+    _body("Nothing is needed but the admin token; `parameters` are refused.", {}),
     _body("Done.", {}),
-    *(400, 403, 404, 413),
+    *(400, 404, 413),
 )
 
 MODEL_ROUTE: Json = {"responses": _responses(_body("It can answer.", {"name": "digits", "ready": True}), 404, 503)}
-
-V1_MODELS: Json = {
-    "responses": {
-        "200": _body(
-            "What is served; an empty list before the first model.",
-            {
-                "models": [
-                    {
-                        **_MODEL,
-                        "step": 2400,
-                        "fingerprint": "5a1f",
-                        "metrics": {"accuracy": 0.97},
-                        "created_at": 1790000000.0,
-                        "age_seconds": 1.5,
-                        "classes": ["0", "1"],
-                        "input_shape": [4],
-                    }
-                ]
-            },
-        )
-    }
-}

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from math import isfinite
 from typing import TypeVar
 
 from fastapi import APIRouter, Request, Response
@@ -22,19 +21,20 @@ from torch import Tensor
 import concord
 from concord.apps.bare_routes import Endpoint, bare_router, read_body
 from concord.apps.connections import remote_address
-from concord.apps.inference_docs import MODEL_ROUTE, OTHERWISE, V1_MODELS, V1_PREDICT, V2_INDEX, V2_INFER, V2_LOAD, Json
+from concord.apps.inference_docs import MODEL_ROUTE, OTHERWISE, V1_PREDICT, V2_INDEX, V2_INFER, V2_LOAD, Json
 from concord.apps.inference_errors import ERRORS, explain, headers_of, refusal_of
+from concord.apps.model_routes import ModelOptions, ModelService
 from concord.apps.uploads import FORM_TYPE, media_type, picture_in
 from concord.crew import Crew
-from concord.errors import BodyError, ConcordError, ControlOffError, InputError, NoModelError, UnknownModelError
+from concord.errors import BodyError, ConcordError, InputError, NoModelError, UnknownModelError
 from concord.serving import plain, protocol
 from concord.serving.batching import Batcher, BatchLimits
 from concord.serving.bodies import Question, encode, parse_object
 from concord.serving.counters import InferenceState
 from concord.serving.pictures import Pictures
-from concord.serving.predictor import Prediction, Predictor, ServedModel
+from concord.serving.predictor import PERSONAL_SUFFIX, Prediction, Predictor, ServedModel
 from concord.serving.versions import Versions
-from concord.serving.watcher import Watcher, WatchTimes
+from concord.serving.watcher import WatchTimes
 from concord.site.ports import SnapshotShelf
 
 Read = Callable[[Request, bytes, ServedModel], Question]
@@ -52,15 +52,14 @@ class InferenceSettings:
     """`max_body_bytes` bounds a request; one of at most `inline_bytes` is read and answered on the event loop.
 
     `versions_kept` is how many versions besides the newest stay loaded once asked for, each the size of a model.
-    `control` lets any caller unload the model, and load it again.
     """
 
     max_body_bytes: int = 4 << 20
     inline_bytes: int = 16 << 10
     versions_kept: int = 2
-    control: bool = False
     batch: BatchLimits = field(default_factory=BatchLimits)
     watch: WatchTimes = field(default_factory=WatchTimes)
+    models: ModelOptions = field(default_factory=ModelOptions)
 
 
 class InferenceService:
@@ -75,12 +74,12 @@ class InferenceService:
     ) -> None:
         self.state = InferenceState()
         self.predictor = predictor
-        self.watcher = Watcher(predictor, shelf, settings.watch)
+        self.models = ModelService(predictor, shelf, settings.models, settings.watch, clock)
+        self.watcher = self.models.watcher
         self.batcher = Batcher(settings.batch)
         self.router = self._routes()
         self._versions = Versions(predictor, shelf, settings.versions_kept)
         self._settings = settings
-        self._clock = clock
         self._loaded = True
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read and write")
 
@@ -90,7 +89,8 @@ class InferenceService:
         crew = Crew()
         crew.add(self.watcher.run())
         try:
-            yield
+            with self.models.running():
+                yield
         finally:
             await crew.dismiss()
             self.batcher.close()
@@ -120,7 +120,7 @@ class InferenceService:
         add("POST", "/v2/repository/index", self.index, V2_INDEX)
         add("POST", stored + "/load", self.load, V2_LOAD)
         add("POST", stored + "/unload", self.unload, V2_LOAD)
-        add("GET", "/v1/models", self.models, V1_MODELS)
+        router.include_router(self.models.router)
         return router
 
     def busiest(self) -> Mapping[str, Endpoint]:
@@ -158,11 +158,6 @@ class InferenceService:
         """The same for one version."""
         return await self._counted("metadata", self._metadata(name, version))
 
-    async def models(self, request: Request) -> Response:
-        """What is served: version, round, metrics at publication, age in seconds."""
-        served = self.predictor.served
-        return _json({"models": [] if served is None else [self._describe(served)]})
-
     # --- predictions ----------------------------------------------------------------------------------------
 
     async def infer(self, request: Request, name: str) -> Response:
@@ -174,8 +169,9 @@ class InferenceService:
         return await self._counted("infer", self._answer(request, _read_v2, name, version))
 
     async def predict(self, request: Request) -> Response:
-        """Predict from plain rows of numbers, or from a picture, with the newest model."""
-        return await self._counted("predict", self._answer(request, _read_plain, None, None))
+        """Predict from plain rows of numbers, or from a picture, with the newest model, or the query's `model`."""
+        name = request.query_params.get("model") if request.scope["query_string"] else None
+        return await self._counted("predict", self._answer(request, _read_plain, name, None))
 
     # --- the repository: one model, in service or not -------------------------------------------------------
 
@@ -207,9 +203,9 @@ class InferenceService:
         return [{"name": name, "version": version, "state": state, "reason": reason} for version in versions]
 
     async def _control(self, request: Request, name: str, loaded: bool) -> Response:
-        if not self._settings.control:
-            expected = "a site that was started with --model-control (CONCORD_MODEL_CONTROL=true)"
-            raise ControlOffError("model_name", expected)
+        refusal = self.models.refusal(request)
+        if refusal is not None:
+            return refusal
         self._check_name(name)
         body = await read_body(request, self._settings.max_body_bytes)
         if loaded and (parse_object(body) if body.strip() else {}).get("parameters"):
@@ -267,18 +263,19 @@ class InferenceService:
 
     async def _find(self, name: str | None, version: str | None) -> ServedModel:
         """The model that answers a request; the only place where it is chosen."""
-        if name is not None:
-            self._check_name(name)
+        self._check_name(name)
         if not self._loaded:
             raise NoModelError("model", f"a model in service; POST /v2/repository/models/{self.predictor.name}/load")
         if version is None:
-            return self.predictor.current()
-        if not (version.isascii() and version.isdecimal() and len(version) < 16):
+            served = self.predictor.current()
+        elif version.isascii() and version.isdecimal() and len(version) < 16:
+            served = await self._versions.find(int(version))
+        else:
             raise UnknownModelError("model_version", "versions are decimal numbers")
-        return await self._versions.find(int(version))
+        return served if name in (None, self.predictor.name) else served.own_variant()
 
-    def _check_name(self, name: str) -> None:
-        if name != self.predictor.name:
+    def _check_name(self, name: str | None) -> None:
+        if name not in (None, self.predictor.name, self.predictor.name + PERSONAL_SUFFIX):
             raise UnknownModelError("model_name", f"{self.predictor.name!r} is the one served here")
 
     async def _ready(self, name: str | None, version: str | None) -> Response:
@@ -290,21 +287,6 @@ class InferenceService:
         served = await self._find(name, version)
         at_hand = self._versions.at_hand() if version is None else (served.snapshot.version,)
         return _json(protocol.describe_model(served, at_hand), _origin(served))
-
-    def _describe(self, served: ServedModel) -> dict[str, object]:
-        snapshot = served.snapshot
-        return {
-            "name": served.name,
-            "version": snapshot.version,
-            "round": snapshot.round,
-            "step": snapshot.step,
-            "fingerprint": snapshot.fingerprint,
-            "metrics": {k: v if isfinite(v) else None for k, v in snapshot.metrics.items()},
-            "created_at": snapshot.created_at,
-            "age_seconds": max(0.0, self._clock() - snapshot.created_at),
-            "classes": list(served.classes),
-            "input_shape": list(served.input_shape),
-        }
 
 
 def _read_v2(request: Request, body: bytes, served: ServedModel) -> Question:

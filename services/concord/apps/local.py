@@ -65,7 +65,7 @@ class LocalFleet:
     """All sites of a job as local processes; a context manager that leaves nothing behind.
 
     `urls` maps each site to its address. `state_dir`, if given, keeps checkpoints for a later run; otherwise they
-    go when the fleet stops.
+    go when the fleet stops. Who knows `admin_token` may pin and promote models at the sites; without one nobody may.
     """
 
     def __init__(
@@ -74,8 +74,10 @@ class LocalFleet:
         base_port: int = BASE_PORT,
         state_dir: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
+        admin_token: Secret | None = None,
     ) -> None:
         self._job = job
+        self._admin_token = admin_token
         self._clock = clock
         self._context = multiprocessing.get_context("forkserver")
         self._directory = Path(tempfile.mkdtemp(prefix="concord-"))
@@ -100,6 +102,7 @@ class LocalFleet:
             port=port,
             peers={neighbour: self.urls[neighbour] for neighbour in neighbours},
             secret=self.secret,
+            admin_token=self._admin_token,
         )
         return _Cell(settings, redis)
 

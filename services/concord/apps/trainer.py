@@ -4,11 +4,11 @@ of a site that computes gradients; it talks to its own Redis, and answers on its
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 
 import torch
 
@@ -20,23 +20,28 @@ from concord.apps.serve import Server, bind, connection_limits
 from concord.consensus.algorithm import EdgeEnd, LocalStep
 from concord.consensus.registry import AlgorithmOptions, build_algorithm, edge_terms
 from concord.consensus.vectors import FlatModel, fingerprint
-from concord.errors import CheckpointError, EnvironmentProblem
+from concord.errors import CheckpointError, EnvironmentProblem, JobError
 from concord.job import Job, SiteSettings
 from concord.job.membership import Membership
 from concord.learning.checkpoint import CheckpointStore
 from concord.learning.partition import SplitOptions
+from concord.learning.personal import Tuner, TuningOptions
 from concord.learning.steps import GradientOptions, Learner
 from concord.learning.task import Samples, SiteData, Task, TaskSpec, resolve_task
 from concord.mailbox.redis import RedisMailbox
+from concord.serving.choice import Gate
 from concord.serving.packing import pack_model
 from concord.serving.predictor import Predictor
 from concord.serving.snapshots import RedisShelf
 from concord.settings import Settings
 from concord.site.brain import Brain, Identity, Plan
 from concord.site.edges import Edge
-from concord.site.loop import Facts, Trainer
+from concord.site.loop import Facts, Packed, Trainer
 from concord.site.own import OwnParameters
 from concord.site.post import Post
+from concord.suggest import unknown
+
+log = logging.getLogger(__name__)
 
 READY_TIMEOUT = 60.0
 """Seconds a process may take to open what it opens."""
@@ -100,10 +105,40 @@ def build_trainer(job: Job, settings: Settings, task: Task, post: Post, members:
         evaluation=data.validation,
         facts=Facts(task.name, task.headline, job.training.rounds, _class_counts(task, data)),
         edges=edges,
-        pack=partial(pack_model, learner.module),
+        pack=job_pack(job, task, data, learner, own),
         weight=own.weight / mean_weight(job),
         join_timeout=settings.join_timeout if settings.topology is not None else 0.0,
     )
+
+
+def job_pack(job: Job, task: Task, data: SiteData, learner: Learner, own: SiteSettings) -> Callable[[], Packed]:
+    """How the site's model is packed: alone, or with the site's own variant of it."""
+    section = job.serving.personal
+    if section is None:
+        return lambda: Packed(pack_model(learner.module))
+    rate = section.learning_rate or own.learning_rate
+    options = TuningOptions(section.parameters, section.steps, rate, own.batch_size, job.training.seed)
+    tuner = Tuner(learner.module, task, data, options)
+
+    def pack() -> Packed:
+        tuned = tuner.tune(learner.module)
+        if tuned is None:
+            log.warning("no variant of this site's own is published: training it further came to NaN or infinity")
+            return Packed(pack_model(learner.module))
+        return Packed(pack_model(learner.module, tuned.tensors), tuned.metrics)
+
+    return pack
+
+
+def job_gate(job: Job, task: Task) -> Gate | None:
+    """What a new model must not be worse in; JobError if the task does not measure it."""
+    section = job.serving.gate
+    if section is None:
+        return None
+    metric = section.metric or task.headline
+    if metric not in task.metrics:
+        raise JobError(f"serving.gate.metric: {unknown('metric', metric, task.metrics)}")
+    return Gate(metric, section.drop, section.lower_is_better)
 
 
 def mean_weight(job: Job) -> float:

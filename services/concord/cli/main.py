@@ -18,6 +18,7 @@ COMMANDS = {
     "doctor": ("doctor",),
     "status": ("status",),
     "predict": ("predict",),
+    "models": ("models",),
     "processes": ("trainer", "exchange", "inference", "site"),
     "redis_server": ("redis",),
     "fleet": ("fleet",),

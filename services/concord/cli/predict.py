@@ -48,7 +48,7 @@ def predict(
         inputs, truth = _sample(job, sample)
     else:
         inputs = read_inputs(str(given))
-    answer = ask(_address(url, site), inputs)
+    answer = ask(address(url, site), inputs)
     if as_json:
         print_json(answer if truth is None else {**answer, "true": truth})
         return
@@ -95,7 +95,8 @@ def _refusal(url: str, status: int, body: object) -> ConcordError:
     return kind(str(body.get("field", "inputs")), str(body["expected"]))
 
 
-def _address(url: str | None, site: str | None) -> str:
+def address(url: str | None, site: str | None) -> str:
+    """The base URL of the site that is meant: as given, or of the fleet that runs here."""
     if url is not None:
         return url.rstrip("/")
     run = require_run_file(os.environ)

@@ -62,9 +62,7 @@ def _command(module: str) -> Callable[..., None]:
         batch_rows: Annotated[Text, typer.Option(help="Rows that the model answers together at most.")] = None,
         queue_rows: Annotated[Text, typer.Option(help="Rows that may wait for the model.")] = None,
         queue_seconds: Annotated[Text, typer.Option(help="How long a request may wait for the model.")] = None,
-        model_control: Annotated[
-            bool, typer.Option("--model-control", help="Let any caller load and unload the model.")
-        ] = False,
+        admin_token_file: Annotated[Text, typer.Option(help="File with the token of who may pin models.")] = None,
         insecure: Annotated[
             bool, typer.Option("--insecure", help="Do without certificates and without a secret.")
         ] = False,
@@ -88,7 +86,7 @@ def _command(module: str) -> Callable[..., None]:
             "batch_rows": batch_rows,
             "queue_rows": queue_rows,
             "queue_seconds": queue_seconds,
-            "model_control": "true" if model_control else None,
+            "admin_token_file": admin_token_file,
             "insecure": "true" if insecure else None,
         }
         loaded = load_job(job, overrides or ())

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from concord.apps.local import BASE_PORT, LocalFleet
 from concord.cli.fleet_table import fleet_table
+from concord.cli.models import admin_token
 from concord.cli.options import AsJson, JobArgument, Overrides
 from concord.cli.render import console, print_json
 from concord.cli.runfile import RunFile, remove_run_file, run_file_path, write_run_file
@@ -49,7 +50,8 @@ def up(
     loaded = load_job(job, overrides or ())
     loaded.require_deployable()
     run_file = run_file_path(os.environ)
-    with interruptible() as stop, LocalFleet(loaded, base_port, state_dir) as fleet:
+    token = admin_token(None, os.environ)
+    with interruptible() as stop, LocalFleet(loaded, base_port, state_dir, admin_token=token) as fleet:
         write_run_file(run_file, RunFile(loaded.name, str(job), dict(fleet.urls), os.getpid()))
         try:
             with FleetWatch(fleet.urls) as watch:

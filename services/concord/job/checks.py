@@ -29,6 +29,8 @@ def cross_checks(job: Job) -> Iterator[Finding]:
     yield from _topology(job)
     yield from _local_steps(job)
     yield from _algorithm(job)
+    if job.serving.personal is not None and job.training.local:
+        yield ("serving", "personal"), "has no meaning with training.local: the model that is served is the site's own"
 
 
 def _task(job: Job) -> Iterator[Finding]:

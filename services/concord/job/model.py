@@ -218,11 +218,51 @@ class CheckpointSection(Section):
     keep: Count = 3
 
 
+class GateSection(Section):
+    """A model whose `metric` at publication is worse by more than `drop` than that of the one in service is held back.
+
+    Worse is lower, or higher with `lower_is_better`. `metric` is by default the task's first.
+    """
+
+    metric: str | None = None
+    drop: NotNegative = 0.02
+    lower_is_better: bool = False
+
+
+Pattern = Annotated[str, Field(min_length=1)]
+
+
+class PersonalSection(Section):
+    """Beside the common model each site serves one of its own, in which the `parameters` that match a pattern are
+    trained further on its own data before each publication: `steps` mini-batches at `learning_rate` (null: the site's).
+
+    `head` stands for the last layer.
+    """
+
+    parameters: Annotated[tuple[Pattern, ...], Field(strict=False, min_length=1)] = ("head",)
+    steps: Count = 50
+    learning_rate: Positive | None = None
+
+
+def _personal(value: object) -> object:
+    """The short forms: one pattern, or a list of them."""
+    if isinstance(value, str):
+        return {"parameters": [value]}
+    return {"parameters": value} if isinstance(value, list) else value
+
+
 class ServingSection(Section):
-    """A site publishes its model once in `every` seconds; the last `keep` stay answerable by version."""
+    """A site publishes its model once in `every` seconds; the last `keep` stay answerable by version.
+
+    `gate` holds back models that got worse (null: none is). `shadow` is the share of requests that a newer model which
+    is not in service answers too, for comparison only. `personal` says what of the model each site makes its own.
+    """
 
     every: Positive = 1.0
     keep: Count = 3
+    gate: GateSection | None = None
+    shadow: Annotated[float, Field(ge=0, le=1)] = 0.0
+    personal: Annotated[PersonalSection | None, BeforeValidator(_personal)] = None
 
 
 @dataclass(frozen=True, slots=True)

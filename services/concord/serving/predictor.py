@@ -6,7 +6,6 @@ that one immutable object, and a swap replaces the reference to it. Must not kno
 
 from __future__ import annotations
 
-import copy
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,14 +14,21 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from concord.errors import NoModelError, RefusalReason, SnapshotRefused
+from concord.errors import NoModelError, RefusalReason, SnapshotRefused, UnknownModelError
 from concord.learning.pictures import PictureForm
-from concord.serving.packing import load_into
+from concord.serving.packing import Blueprint
 from concord.serving.tensors import all_finite
 from concord.site.ports import Snapshot
 
 WARM_UPS = 3
-"""Forward passes before a model is served: the first allocates, the fastest says what one row costs."""
+"""Forward passes of one row before a model is served: the first allocates, the fastest says what one row costs."""
+WARM_ROWS = (2, 8, 32)
+"""Rows of one further pass each: some libraries prepare themselves for every new size of a batch."""
+PERSONAL_SUFFIX = "-personal"
+"""What the name of the site's own variant of a model ends with."""
+
+Observer = Callable[[Tensor, "Prediction"], None]
+"""Told of inputs and the answer to them, in whichever thread answered; must return at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,8 @@ class Prediction:
 class ServedModel:
     """A loaded model and the snapshot it came from (without its blob); `seconds` is what one row takes.
 
-    The module is in eval mode and is never changed after this object exists.
+    The module is in eval mode and is never changed after this object exists. `personal` is the site's own variant, if
+    the snapshot has one. `observer` is told of every answer.
     """
 
     name: str
@@ -82,10 +89,24 @@ class ServedModel:
     seconds: float
     multi_label: bool = False
     picture: PictureForm | None = None
+    personal: ServedModel | None = None
+    observer: Observer | None = None
 
-    @torch.inference_mode()
+    def own_variant(self) -> ServedModel:
+        """The site's own variant; UnknownModelError if this version has none."""
+        if self.personal is None:
+            raise UnknownModelError("model_name", f"{self.name!r}; this version has no variant of the site's own")
+        return self.personal
+
     def predict(self, inputs: Tensor) -> Prediction:
         """Answer for `inputs` of shape (n, *input_shape), float32. Safe to call from several threads."""
+        prediction = self._answer(inputs)
+        if self.observer is not None:
+            self.observer(inputs, prediction)
+        return prediction
+
+    @torch.inference_mode()
+    def _answer(self, inputs: Tensor) -> Prediction:
         outputs = self.module(inputs)
         finite = all_finite(outputs)
         if not self.classes:
@@ -128,10 +149,12 @@ class Predictor:
         self._multi_label = multi_label
         self._picture = picture
         self._fingerprint = fingerprint
+        self.observer: Observer | None = None
+        """Is told of the answers of each model that is put into service from now on."""
         self._served: ServedModel | None = None
-        # One build, then copies: initialising parameters draws from the generator of a trainer beside us.
+        # One build, then assembly: initialising parameters draws from the generator of a trainer beside us.
         with torch.random.fork_rng(devices=()):
-            self._template = _laid_out(build_model().eval().requires_grad_(False))
+            self._blueprint = Blueprint(build_model().eval().requires_grad_(False))
 
     @property
     def served(self) -> ServedModel | None:
@@ -153,7 +176,7 @@ class Predictor:
 
         SnapshotRefused, counted, and the old model stays, if the snapshot is torn or of another model.
         """
-        served = self.prepare(snapshot)
+        served = replace(self.prepare(snapshot), observer=self.observer)
         self._served = served
         self.state.swaps += 1
         return served
@@ -170,16 +193,24 @@ class Predictor:
         if self._fingerprint is not None and snapshot.fingerprint != self._fingerprint:
             detail = f"snapshot {snapshot.version} is of model {snapshot.fingerprint}, not {self._fingerprint}"
             raise SnapshotRefused(RefusalReason.FINGERPRINT, detail)
-        module = copy.deepcopy(self._template)
-        load_into(module, snapshot.blob)
+        unpacked = self._blueprint.unpack(snapshot.blob)
+        about = replace(snapshot, blob=b"")
+        model = self._model(self.name, unpacked.module, about)
+        if unpacked.personal is None:
+            return model
+        about = replace(about, metrics=about.personal)
+        return replace(model, personal=self._model(self.name + PERSONAL_SUFFIX, unpacked.personal, about))
+
+    def _model(self, name: str, module: nn.Module, snapshot: Snapshot) -> ServedModel:
+        _lay_out(module)
         outputs, seconds = self._warm_up(module)
         return ServedModel(
-            name=self.name,
+            name=name,
             module=module,
             classes=self.classes,
             input_shape=self.input_shape,
             output_shape=tuple(outputs.shape[1:]),
-            snapshot=replace(snapshot, blob=b""),
+            snapshot=snapshot,
             seconds=seconds,
             multi_label=self._multi_label,
             picture=self._picture,
@@ -187,18 +218,24 @@ class Predictor:
 
     @torch.inference_mode()
     def _warm_up(self, module: nn.Module) -> tuple[Tensor, float]:
-        inputs = torch.zeros(1, *self.input_shape)
         fastest = float("inf")
         for _ in range(WARM_UPS):
             started = time.perf_counter()
-            try:
-                outputs = module(inputs)
-            except (RuntimeError, ValueError, TypeError, IndexError) as error:
-                detail = f"the model does not answer to inputs of shape {list(inputs.shape)}: {error}"
-                raise SnapshotRefused(RefusalReason.LAYOUT, detail) from error
+            outputs = self._try(module, 1)
             fastest = min(fastest, time.perf_counter() - started)
         self._check_outputs(outputs)
+        for rows in WARM_ROWS:
+            self._try(module, rows)
         return outputs, fastest
+
+    def _try(self, module: nn.Module, rows: int) -> Tensor:
+        inputs = torch.zeros(rows, *self.input_shape)
+        try:
+            outputs: Tensor = module(inputs)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            detail = f"the model does not answer to inputs of shape {list(inputs.shape)}: {error}"
+            raise SnapshotRefused(RefusalReason.LAYOUT, detail) from error
+        return outputs
 
     def _check_outputs(self, outputs: Tensor) -> None:
         wanted = (1, len(self.classes)) if self.classes else (1, *outputs.shape[1:])
@@ -207,9 +244,8 @@ class Predictor:
             raise SnapshotRefused(RefusalReason.LAYOUT, detail)
 
 
-def _laid_out(module: nn.Module) -> nn.Module:
-    """The module with the weights of convolutions over pictures in the order in which they are computed fastest."""
+def _lay_out(module: nn.Module) -> None:
+    """Put the weights of convolutions over pictures into the order in which they are computed fastest."""
     for convolution in module.modules():
         if isinstance(convolution, nn.Conv2d):
             convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return module

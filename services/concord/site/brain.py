@@ -41,6 +41,7 @@ from concord.site.events import (
 )
 from concord.site.ledger import Counters, EdgeMemory, Timer
 from concord.site.own import OwnParameters
+from concord.site.ports import Heard, Lineage
 from concord.site.status import Phase, Progress
 from concord.wire.codec import same_terms
 from concord.wire.messages import Header, Stamp, Update
@@ -339,6 +340,16 @@ class Brain:
     def seen(self) -> dict[str, Stamp | None]:
         """The newest stamp absorbed from each neighbour."""
         return {neighbour: memory.seen for neighbour, memory in self._edges.items()}
+
+    def lineage(self) -> Lineage:
+        """What the model is made of, for those who serve it."""
+        heard = {
+            name: Heard(memory.neighbour_round, memory.seen.incarnation, memory.seen.sequence)
+            for name, memory in self._edges.items()
+            if memory.seen is not None and memory.neighbour_round is not None
+        }
+        distances = [memory.distance for memory in self._edges.values() if memory.distance is not None]
+        return Lineage(self.counters.incarnation, heard, max(distances, default=None))
 
     def progress(self, at: float) -> Progress:
         """Where the site stands at time `at`."""

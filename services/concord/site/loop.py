@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -71,11 +71,19 @@ class Facts:
     classes: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A model as a sealed blob, and the metrics of the site's own variant of it, if there is one in the blob."""
+
+    blob: bytes
+    personal: Mapping[str, float] = field(default_factory=dict)
+
+
 class Trainer:
     """One site's training, from boot to the last round, and the reports after it.
 
     `edges` are the site's as decided now, whatever a checkpoint says; None: it is no member yet, and waits to be one.
-    `pack` gives the present model as a sealed blob. `evaluation` is the data the metrics are taken on. `weight` scales
+    `pack` gives the present model, to be published. `evaluation` is the data the metrics are taken on. `weight` scales
     the site's gradients: how much it counts in the result, 1 being an equal share. In its first life a site waits up to
     `join_timeout` seconds to hear all its neighbours, so as to begin where they are.
     """
@@ -89,7 +97,7 @@ class Trainer:
         evaluation: Samples,
         facts: Facts,
         edges: Mapping[str, Edge] | None,
-        pack: Callable[[], bytes],
+        pack: Callable[[], Packed],
         weight: float = 1.0,
         join_timeout: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
@@ -285,6 +293,7 @@ class Trainer:
 
     def _publish_snapshot(self, version: int) -> None:
         progress = self._brain.progress(self._clock())
+        packed = self._pack()
         self._post.publish(
             Snapshot(
                 version=version,
@@ -293,7 +302,9 @@ class Trainer:
                 fingerprint=self._brain.identity.fingerprint,
                 metrics=progress.metrics,
                 created_at=self._wall_clock(),
-                blob=self._pack(),
+                blob=packed.blob,
+                lineage=self._brain.lineage(),
+                personal=packed.personal,
             )
         )
 

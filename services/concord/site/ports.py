@@ -6,7 +6,7 @@ Adapters in `mailbox` and `serving` satisfy them; tests run one contract suite a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -74,11 +74,32 @@ class Mailbox(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """The newest update of one neighbour that a model has taken in: its round there, and its order on the edge."""
+
+    round: int
+    incarnation: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What went into a model: the life of the site that trained it, and what it had heard of each neighbour by then.
+
+    `consensus_distance` is the largest to a neighbour; None if no distance is known.
+    """
+
+    incarnation: int = 0
+    heard: Mapping[str, Heard] = field(default_factory=dict)
+    consensus_distance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One published model: sealed parameters and buffers, and what is known of it.
 
-    `version` rises by one with each publication of the site; `metrics` are those at publication; `created_at` is in
-    seconds since the Unix epoch.
+    `version` rises by one with each publication of the site; `metrics` are those at publication, `personal` those of
+    the site's own variant of the model, if the blob holds one; `created_at` is in seconds since the Unix epoch.
     """
 
     version: int
@@ -88,13 +109,81 @@ class Snapshot:
     metrics: Mapping[str, float]
     created_at: float
     blob: bytes
+    lineage: Lineage = field(default_factory=Lineage)
+    personal: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[int, float]:
+        """Tells it from any other, also from one of the same version after a shelf started over."""
+        return self.version, self.created_at
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What people, and inference, have said of the versions on a shelf.
+
+    `pinned` ones stay there. While `held` is set it stays in service, whatever is published. `promoted` was put into
+    service by hand when `floor` was the newest; only what came after that is followed. `served` is in service, as far
+    as inference has said.
+    """
+
+    pinned: frozenset[int] = frozenset()
+    held: int | None = None
+    promoted: int | None = None
+    floor: int = -1
+    served: int | None = None
+
+    @property
+    def kept(self) -> frozenset[int]:
+        """The versions that must not leave the shelf, besides the newest."""
+        waiting = None if self.is_over(self.served) else self.promoted
+        return self.pinned | {version for version in (self.held, self.served, waiting) if version is not None}
+
+    def is_over(self, served: int | None) -> bool:
+        """Whether the promotion, if there was one, has had its effect: what came after it is served by now."""
+        return served is not None and served > self.floor
+
+
+class Mark(StrEnum):
+    """What can be said of a version: see `Marks`. To unpin the one that is held lets it go, too."""
+
+    PIN = "pin"
+    UNPIN = "unpin"
+    HOLD = "hold"
+    PROMOTE = "promote"
+    SERVED = "served"
+
+
+class MarkResult(StrEnum):
+    """Whether a mark was made; `ABSENT`: no such version, or no such pin; `FULL`: too many are pinned."""
+
+    DONE = "done"
+    ABSENT = "absent"
+    FULL = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What is on a shelf at one moment: the snapshots without their blobs, oldest first, and the marks."""
+
+    snapshots: tuple[Snapshot, ...] = ()
+    marks: Marks = field(default_factory=Marks)
+
+    def find(self, version: int | None) -> Snapshot | None:
+        """The one of a version, without its blob."""
+        return next((snapshot for snapshot in self.snapshots if snapshot.version == version), None)
+
+    @property
+    def newest(self) -> int:
+        """The highest version; 0 if there is none."""
+        return self.snapshots[-1].version if self.snapshots else 0
 
 
 class SnapshotShelf(Protocol):
     """Where a trainer lays model snapshots and inference picks them up. MailboxError from every method."""
 
     async def publish(self, snapshot: Snapshot) -> None:
-        """Lay a snapshot on the shelf; the oldest beyond the shelf's capacity go."""
+        """Lay a snapshot on the shelf; the oldest beyond the shelf's capacity go, except those that marks keep."""
 
     async def newest_version(self) -> int | None:
         """The highest version on the shelf, or None."""
@@ -102,8 +191,20 @@ class SnapshotShelf(Protocol):
     async def load(self, version: int | None = None) -> Snapshot | None:
         """One snapshot (the newest if None), or None if it is not there."""
 
-    async def wait(self, after: int, timeout: float) -> int | None:
-        """The newest version as soon as it is greater than `after`, or whatever it is after `timeout` seconds."""
+    async def stock(self) -> Stock:
+        """What is there."""
+
+    async def mark(self, mark: Mark, version: int) -> MarkResult:
+        """Say something of a version; one that is not on the shelf cannot be pinned, held or promoted."""
+
+    async def ticket(self) -> str:
+        """A mark of the shelf's present state, to be given to `wait`."""
+
+    async def wait(self, ticket: str, timeout: float) -> str:
+        """Return the new ticket as soon as something was published or marked (but `SERVED`) after `ticket`.
+
+        Or after `timeout` seconds. Never polls; returns at once if that was before the call.
+        """
 
     async def close(self) -> None:
         """Release connections."""
