@@ -30,7 +30,7 @@ from concord.site.actions import Publish
 from concord.site.brain import Brain, Identity, Plan
 from concord.site.edges import Edge
 from concord.site.events import Booted, EdgesChanged, GradientComputed, UpdatesArrived
-from concord.site.loop import Facts, Trainer
+from concord.site.loop import Facts, Packed, Trainer
 from concord.site.own import OwnParameters
 from concord.site.post import Post
 from concord.wire.messages import Update
@@ -107,7 +107,9 @@ def train(folder: Path, algorithm: str, rounds: int) -> Resumable:
     post = Post("N1", MemoryMailbox(), MemoryShelf())
     facts = Facts("toy", "accuracy", rounds, {})
     store = _Telling(folder)
-    Trainer(site.brain, site.learner, post, store, _samples(1), facts, site.edges, lambda: b"").train(threading.Event())
+    Trainer(site.brain, site.learner, post, store, _samples(1), facts, site.edges, lambda: Packed(b"")).train(
+        threading.Event()
+    )
     return site
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -75,6 +76,16 @@ def test_only_its_share_and_only_the_first_rows_are_compared() -> None:
     assert shadow.state.rows == 5 * MOST_ROWS
     shadow.stop()
     assert shadow.state.compared == 5
+
+
+def test_what_waits_is_bounded_in_bytes(shadow: Shadow) -> None:
+    candidate = ServedModel("pictures", nn.Flatten(), (), (3, 300, 300), (270_000,), marked_snapshot(2), 0.0)
+    shadow.follow(candidate, 1, frozenset({1, 2}))
+    served = replace(candidate, snapshot=marked_snapshot(1), observer=shadow.offer)
+    shadow.start()
+    served.predict(torch.zeros(5, 3, 300, 300))
+    until(lambda: shadow.state.compared == 1)
+    assert shadow.state.rows == 1
 
 
 def test_without_a_candidate_and_for_other_versions_nothing_is_compared(shadow: Shadow) -> None:

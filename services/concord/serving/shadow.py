@@ -23,6 +23,8 @@ REST = 3.0
 _LONGEST_REST = 1.0
 MOST_ROWS = 64
 """Of a larger request only the first rows are compared."""
+MOST_NUMBERS = 1 << 18
+"""And of those so many that they hold no more numbers than this, 1 MiB, so that what waits is bounded in bytes."""
 
 
 @dataclass(slots=True)
@@ -107,7 +109,7 @@ class Shadow:
             return
         self._credit -= 1.0
         try:
-            self._waiting.put_nowait((inputs, prediction))
+            self._waiting.put_nowait((_first_rows(inputs), prediction))
         except queue.Full:
             self.state.dropped += 1
 
@@ -141,7 +143,7 @@ class Shadow:
         if (candidate.snapshot.version, ours.version) != (comparison.version, comparison.against):
             return  # answered before another model took over
         try:
-            theirs = candidate.predict(inputs[:MOST_ROWS])
+            theirs = candidate.predict(inputs)
         except (RuntimeError, ValueError, TypeError, IndexError):
             self.state.failed += 1
             return
@@ -154,6 +156,11 @@ class Shadow:
         self.state.compared += 1
         self.state.rows += rows
         self.state.different_winners += winners
+
+
+def _first_rows(inputs: Tensor) -> Tensor:
+    rows = max(1, min(MOST_ROWS, MOST_NUMBERS // max(1, inputs[0].numel())))
+    return inputs if len(inputs) <= rows else inputs[:rows].clone()  # a view would keep all of them
 
 
 @torch.inference_mode()
