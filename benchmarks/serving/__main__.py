@@ -30,6 +30,8 @@ class Cell:
     server: str
     clients: int
     courses: list[Course] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+    """Milliseconds of a processor for each request: others on the machine change this little."""
 
     def median(self, name: str) -> float:
         """The median of one number over the runs."""
@@ -88,8 +90,11 @@ def measure(results: Results, model: str, servers: Sequence[Running], repetition
         for clients in CLIENTS:
             for server in servers:
                 results.loads.append(os.getloadavg()[0])
+                before = server.seconds()
                 course = run(server.url, server.body, clients, seconds)
-                results.cell(model, server.contender.name, clients).courses.append(course)
+                cell = results.cell(model, server.contender.name, clients)
+                cell.courses.append(course)
+                cell.processor.append(1000 * (server.seconds() - before) / max(1.0, course.per_second * seconds))
                 time.sleep(0.1)  # connections end
     for server in servers:
         results.megabytes[model, server.contender.name] = server.megabytes()
@@ -99,14 +104,20 @@ def tell(results: Results, models: Sequence[str], servers: Sequence[str]) -> str
     """Tables in Markdown: numbers, and ratios to KServe."""
     lines: list[str] = []
     for model in models:
-        lines += ["", f"**{model}**", "", "| server | clients | p50, ms | p99, ms | per second | errors | memory, MB |"]
-        lines.append("|---|---|---|---|---|---|---|")
+        lines += [
+            "",
+            f"**{model}**",
+            "",
+            "| server | clients | p50, ms | p99, ms | per second | processor, ms | errors | memory, MB |",
+        ]
+        lines.append("|---|---|---|---|---|---|---|---|")
         for clients in CLIENTS:
             for server in servers:
                 cell, memory = results.cell(model, server, clients), results.megabytes[model, server]
                 errors = sum(one.errors for one in cell.courses)
                 numbers = f"{cell.median('p50'):.2f} | {cell.median('p99'):.2f} | {cell.median('per_second'):.0f}"
-                lines.append(f"| {server} | {clients} | {numbers} | {errors} | {memory:.0f} |")
+                spent = statistics.median(cell.processor)
+                lines.append(f"| {server} | {clients} | {numbers} | {spent:.2f} | {errors} | {memory:.0f} |")
     lines += ["", *ratios(results, models, servers)]
     low, high = min(results.loads), max(results.loads)
     lines += ["", f"Load average {low:.1f} to {high:.1f}, of which one or two are these servers and their client."]

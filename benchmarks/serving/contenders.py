@@ -84,6 +84,11 @@ class Running:
     url: str
     body: Path
 
+    def seconds(self) -> float:
+        """Processor time that all its processes have taken so far."""
+        family = [self.process, *self.process.children(recursive=True)]
+        return sum(sum(one.cpu_times()[:2]) for one in family)
+
     def megabytes(self) -> float:
         """Memory of all its processes, a shared page counted once for each that shares it in part (PSS)."""
         family = [self.process, *self.process.children(recursive=True)]

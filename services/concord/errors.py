@@ -22,7 +22,6 @@ ConcordError
     ├── BodyError            its body is not of the form it should have, or did not arrive whole
     │   ├── BodyTooLargeError
     │   └── MediaTypeError   a kind of body that is not read here
-    ├── ControlOffError      whoever runs this site does not let callers load and unload
     └── NoModelError         there is no model to answer with, for now
         └── UnknownModelError    not that model, or not that version
 """
@@ -199,10 +198,6 @@ class BodyTooLargeError(BodyError):
 
 class MediaTypeError(BodyError):
     """The body of a prediction request is of a kind that is not read here, or not for this task."""
-
-
-class ControlOffError(InputError):
-    """Whoever runs this site does not let callers load and unload its model."""
 
 
 class NoModelError(InputError):

@@ -76,11 +76,10 @@ class Settings:
     exchange_port  where neighbours are let in; only with `tls_dir`, without it they come to `port`
     connections    connections that a port of this process holds at most
     connections_per_address  those from one remote address; a proxy before many callers needs more
-    admin_token    who knows it may pin, roll back and promote models; None: nobody may
     batch_rows     rows that the model answers together at most; 1 answers each request by itself
     queue_rows     rows that may wait for the model; beyond, 429
     queue_seconds  how long a request may wait for it; beyond, 429
-    model_control  let any caller of this port load and unload the model
+    admin_token    who knows it may pin, roll back, promote and unload models; None: nobody may
     insecure       without certificates and without a secret, believe whatever name a caller gives; only for a
                    network you trust
     """
@@ -100,11 +99,10 @@ class Settings:
     exchange_port: int = 8443
     connections: int = 512
     connections_per_address: int = 256
-    admin_token: Secret | None = None
     batch_rows: int = 32
     queue_rows: int = 1024
     queue_seconds: float = 2.0
-    model_control: bool = False
+    admin_token: Secret | None = None
     insecure: bool = False
 
     def identity_secret(self) -> Secret | None:
@@ -236,12 +234,11 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "exchange_port": _port,
     "connections": _count,
     "connections_per_address": _count,
-    "admin_token": Secret.from_text,
-    "admin_token_file": lambda text: Secret.from_file(Path(text)),
     "batch_rows": _count,
     "queue_rows": _count,
     "queue_seconds": _seconds,
-    "model_control": _switch,
+    "admin_token": Secret.from_text,
+    "admin_token_file": lambda text: Secret.from_file(Path(text)),
     "insecure": _switch,
 }
 _SECRETS = ("secret", "admin_token")

@@ -17,13 +17,16 @@ from tritonclient.utils import InferenceServerException
 
 import concord
 from concord.apps.inference import InferenceService, InferenceSettings, create_app, create_inference
+from concord.apps.model_routes import ModelOptions
 from concord.apps.serve import Server, bind, in_thread
 from concord.learning.pictures import PictureForm
 from concord.serving.predictor import Predictor
 from concord.serving.snapshots import MemoryShelf
+from concord.settings import Secret
 from served_models import CLASSES, FINGERPRINT, ROW, build_model, snapshot_of
 
 MODEL = build_model()
+TOKEN = b"a token of the tests"
 ROWS = np.array([ROW, [1.0, 2.0, 3.0, 4.0]], dtype=np.float32)
 
 
@@ -32,7 +35,9 @@ class Ready:
 
     def __init__(self) -> None:
         predictor = Predictor(build_model, CLASSES, (4,), "animals", FINGERPRINT, picture=PictureForm(1, 2, 2))
-        self.service: InferenceService = create_inference(predictor, MemoryShelf(), InferenceSettings(control=True))
+        self.service: InferenceService = create_inference(
+            predictor, MemoryShelf(), InferenceSettings(models=ModelOptions(admin_token=Secret(TOKEN)))
+        )
         predictor.swap(snapshot_of(MODEL, 7))
 
 
@@ -157,7 +162,8 @@ def test_many_requests_at_once(client: triton.InferenceServerClient) -> None:
 def test_unload_takes_the_model_out_of_service_until_load(client: triton.InferenceServerClient) -> None:
     (entry,) = client.get_model_repository_index()
     assert entry == {"name": "animals", "version": "7", "state": "READY", "reason": ""}
-    client.unload_model("animals")
+    headers = {"Authorization": f"Bearer {TOKEN.decode()}"}
+    client.unload_model("animals", headers)
     try:
         assert not client.is_model_ready("animals")
         assert not client.is_server_ready()
@@ -167,10 +173,10 @@ def test_unload_takes_the_model_out_of_service_until_load(client: triton.Inferen
             client.infer("animals", given(ROWS, "FP32"))
         assert "503" in error.value.status()
     finally:
-        client.load_model("animals")
+        client.load_model("animals", headers)
     assert client.is_model_ready("animals")
     with pytest.raises(InferenceServerException, match="training"):
-        client.load_model("animals", config="{}")
+        client.load_model("animals", headers, config="{}")
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])

@@ -336,11 +336,11 @@ async def test_numbers_that_drive_the_model_beyond_float32_are_400_with_their_pl
     assert answers[0].json()["field"] == "inputs[0].data"
 
 
-async def test_nobody_unloads_the_model_unless_that_was_allowed(site: Site) -> None:
+async def test_nobody_unloads_the_model_without_the_admin_token(site: Site) -> None:
     for verb in ("load", "unload"):
         answer = await site.client.post(f"/v2/repository/models/animals/{verb}")
         assert answer.status_code == 403
-        assert "--model-control" in answer.json()["error"]
+        assert "--admin-token-file" in answer.json()["error"]
     assert (await site.client.post(INFER, json=V2)).status_code == 200
 
 

@@ -40,10 +40,10 @@ def run(job: Job, settings: Settings) -> None:
 
 
 def inference_settings(job: Job, task: Task, settings: Settings) -> InferenceSettings:
-    """What a job and a process's settings say of inference."""
-    models = ModelOptions(job_gate(job, task), job.serving.shadow, settings.admin_token)
+    """What job and settings say of inference and of the versions of a model."""
     limits = BatchLimits(settings.batch_rows, settings.queue_rows, settings.queue_seconds)
-    return InferenceSettings(control=settings.model_control, batch=limits, models=models)
+    models = ModelOptions(job_gate(job, task), job.serving.shadow, settings.admin_token)
+    return InferenceSettings(batch=limits, models=models)
 
 
 def create_inference(

@@ -105,9 +105,9 @@ V2_INDEX = _operation(
 )
 
 V2_LOAD = _operation(
-    _body("Nothing is needed; `parameters` are refused.", {}),
+    _body("Nothing is needed but the admin token; `parameters` are refused.", {}),
     _body("Done.", {}),
-    *(400, 403, 404, 413),
+    *(400, 404, 413),
 )
 
 MODEL_ROUTE: Json = {"responses": _responses(_body("It can answer.", {"name": "digits", "ready": True}), 404, 503)}

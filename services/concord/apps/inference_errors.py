@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from concord.errors import (
     BodyTooLargeError,
     ConcordError,
-    ControlOffError,
     InputError,
     MailboxError,
     MediaTypeError,
@@ -37,7 +36,6 @@ class Refusal:
 TABLE = (
     Refusal(404, "no such model, or no such version", (UnknownModelError,)),
     Refusal(503, "no model to answer with, or the shelf of models is out of reach", (NoModelError, MailboxError), True),
-    Refusal(403, "callers may not load and unload here", (ControlOffError,)),
     Refusal(413, "the body is over the limit", (BodyTooLargeError,)),
     Refusal(
         415, "a kind of body that is not read: compressed, or a picture where the task has none", (MediaTypeError,)
@@ -67,7 +65,7 @@ def explain(error: ConcordError) -> Mapping[str, object]:
             return {"error": f"the shelf of models is out of reach: {error}"}
         case QueueFullError():
             return {"error": f"too many requests wait for the model: {error}"}
-        case NoModelError() | ControlOffError():
+        case NoModelError():
             return {"error": error.expected, "field": error.field, "expected": error.expected}
         case InputError():
             text = f"{error.field}: expected {error.expected}"

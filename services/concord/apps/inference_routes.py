@@ -26,7 +26,7 @@ from concord.apps.inference_errors import ERRORS, explain, headers_of, refusal_o
 from concord.apps.model_routes import ModelOptions, ModelService
 from concord.apps.uploads import FORM_TYPE, media_type, picture_in
 from concord.crew import Crew
-from concord.errors import BodyError, ConcordError, ControlOffError, InputError, NoModelError, UnknownModelError
+from concord.errors import BodyError, ConcordError, InputError, NoModelError, UnknownModelError
 from concord.serving import plain, protocol
 from concord.serving.batching import Batcher, BatchLimits
 from concord.serving.bodies import Question, encode, parse_object
@@ -52,13 +52,11 @@ class InferenceSettings:
     """`max_body_bytes` bounds a request; one of at most `inline_bytes` is read and answered on the event loop.
 
     `versions_kept` is how many versions besides the newest stay loaded once asked for, each the size of a model.
-    `control` lets any caller unload the model, and load it again.
     """
 
     max_body_bytes: int = 4 << 20
     inline_bytes: int = 16 << 10
     versions_kept: int = 2
-    control: bool = False
     batch: BatchLimits = field(default_factory=BatchLimits)
     watch: WatchTimes = field(default_factory=WatchTimes)
     models: ModelOptions = field(default_factory=ModelOptions)
@@ -171,7 +169,7 @@ class InferenceService:
         return await self._counted("infer", self._answer(request, _read_v2, name, version))
 
     async def predict(self, request: Request) -> Response:
-        """Predict from plain rows of numbers, or a picture, with the newest model, or that of the query's `model`."""
+        """Predict from plain rows of numbers, or from a picture, with the newest model, or the query's `model`."""
         name = request.query_params.get("model") if request.scope["query_string"] else None
         return await self._counted("predict", self._answer(request, _read_plain, name, None))
 
@@ -205,9 +203,9 @@ class InferenceService:
         return [{"name": name, "version": version, "state": state, "reason": reason} for version in versions]
 
     async def _control(self, request: Request, name: str, loaded: bool) -> Response:
-        if not self._settings.control:
-            expected = "a site that was started with --model-control (CONCORD_MODEL_CONTROL=true)"
-            raise ControlOffError("model_name", expected)
+        refusal = self.models.refusal(request)
+        if refusal is not None:
+            return refusal
         self._check_name(name)
         body = await read_body(request, self._settings.max_body_bytes)
         if loaded and (parse_object(body) if body.strip() else {}).get("parameters"):

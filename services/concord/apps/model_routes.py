@@ -162,14 +162,21 @@ class ModelService:
         """Roll back to the next older version on the shelf."""
         return await self._answer(request, "rollback", None)
 
+    def refusal(self, request: Request) -> Response | None:
+        """The answer to a caller who does not show the token; None if it does."""
+        try:
+            self._require_token(request)
+        except _Refused as refusal:
+            return _refused(refusal)
+        return None
+
     async def _answer(self, request: Request, action: str, version: str | None) -> Response:
         try:
             self._require_token(request)
             changed = await self._change(action, version)
             stock = await self.shelf.stock()
         except _Refused as refusal:
-            headers = {"WWW-Authenticate": "Bearer"} if refusal.status is HTTPStatus.UNAUTHORIZED else None
-            return _json({"error": str(refusal)}, refusal.status, headers)
+            return _refused(refusal)
         except MailboxError as error:
             return _json({"error": f"the shelf of models is out of reach: {error}"}, 503, {"Retry-After": "1"})
         found = stock.find(changed)
@@ -260,6 +267,11 @@ class ModelService:
             except SnapshotRefused:  # counted by the predictor
                 self.watcher.refused.add(snapshot.key)
         self.shadow.follow(model, served.version, shelf)
+
+
+def _refused(refusal: _Refused) -> Response:
+    headers = {"WWW-Authenticate": "Bearer"} if refusal.status is HTTPStatus.UNAUTHORIZED else None
+    return _json({"error": str(refusal)}, refusal.status, headers)
 
 
 def _version(text: str) -> int:

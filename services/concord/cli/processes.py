@@ -59,13 +59,10 @@ def _command(module: str) -> Callable[..., None]:
         exchange_port: Annotated[Text, typer.Option(help="Port for neighbours, with --tls-dir.")] = None,
         connections: Annotated[Text, typer.Option(help="Connections that a port holds at most.")] = None,
         connections_per_address: Annotated[Text, typer.Option(help="Those from one remote address.")] = None,
-        admin_token_file: Annotated[Text, typer.Option(help="File with the token of who may pin models.")] = None,
         batch_rows: Annotated[Text, typer.Option(help="Rows that the model answers together at most.")] = None,
         queue_rows: Annotated[Text, typer.Option(help="Rows that may wait for the model.")] = None,
         queue_seconds: Annotated[Text, typer.Option(help="How long a request may wait for the model.")] = None,
-        model_control: Annotated[
-            bool, typer.Option("--model-control", help="Let any caller load and unload the model.")
-        ] = False,
+        admin_token_file: Annotated[Text, typer.Option(help="File with the token of who may pin models.")] = None,
         insecure: Annotated[
             bool, typer.Option("--insecure", help="Do without certificates and without a secret.")
         ] = False,
@@ -86,11 +83,10 @@ def _command(module: str) -> Callable[..., None]:
             "exchange_port": exchange_port,
             "connections": connections,
             "connections_per_address": connections_per_address,
-            "admin_token_file": admin_token_file,
             "batch_rows": batch_rows,
             "queue_rows": queue_rows,
             "queue_seconds": queue_seconds,
-            "model_control": "true" if model_control else None,
+            "admin_token_file": admin_token_file,
             "insecure": "true" if insecure else None,
         }
         loaded = load_job(job, overrides or ())

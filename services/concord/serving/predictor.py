@@ -154,7 +154,7 @@ class Predictor:
         self._served: ServedModel | None = None
         # One build, then assembly: initialising parameters draws from the generator of a trainer beside us.
         with torch.random.fork_rng(devices=()):
-            self._blueprint = Blueprint(_laid_out(build_model().eval().requires_grad_(False)))
+            self._blueprint = Blueprint(build_model().eval().requires_grad_(False))
 
     @property
     def served(self) -> ServedModel | None:
@@ -202,6 +202,7 @@ class Predictor:
         return replace(model, personal=self._model(self.name + PERSONAL_SUFFIX, unpacked.personal, about))
 
     def _model(self, name: str, module: nn.Module, snapshot: Snapshot) -> ServedModel:
+        _lay_out(module)
         outputs, seconds = self._warm_up(module)
         return ServedModel(
             name=name,
@@ -243,9 +244,8 @@ class Predictor:
             raise SnapshotRefused(RefusalReason.LAYOUT, detail)
 
 
-def _laid_out(module: nn.Module) -> nn.Module:
-    """The module with the weights of convolutions over pictures in the order in which they are computed fastest."""
+def _lay_out(module: nn.Module) -> None:
+    """Put the weights of convolutions over pictures into the order in which they are computed fastest."""
     for convolution in module.modules():
         if isinstance(convolution, nn.Conv2d):
             convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return module
