@@ -1,0 +1,69 @@
+"""When a seed counts as survived, and the table of results in the docs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from chaos.faults import KINDS
+
+POINT = 0.01
+BEGIN, END = "<!-- chaos: begin -->\n", "<!-- chaos: end -->\n"
+Record = dict[str, Any]
+
+
+def survived(record: Record, undisturbed: float) -> bool:
+    """Everyone finished within a point of the undisturbed run, nothing is lost or wrong, nothing corrupt came in."""
+    accepted = any(name.startswith("accepted") for name in record["attacks"])
+    return (
+        record["accuracy"] is not None
+        and record["accuracy"] >= undisturbed - POINT
+        and not (record["unfinished"] or record["problems"] or accepted)
+    )
+
+
+def table(records: Sequence[Record]) -> str:
+    """The results by kind of fault and in all, as Markdown."""
+    undisturbed = fmean(record["accuracy"] for record in records if record["seed"] < 0)
+    seeds = [record for record in records if record["seed"] >= 0]
+    by_kind: defaultdict[str, list[tuple[Record, Record]]] = defaultdict(list)
+    for record in seeds:
+        for fault in record["faults"]:
+            by_kind[fault["plan"]["kind"]].append((record, fault))
+    rows = [
+        "| fault | what is done | times | in seeds that survived | seconds to recover: median, most |",
+        "|---|---|--:|--:|--:|",
+    ]
+    for name, kind in KINDS.items():
+        struck = by_kind[name]
+        took = [fault["recovered"] for _, fault in struck if fault["recovered"] is not None]
+        well = sum(survived(record, undisturbed) for record, _ in struck)
+        times = f"{median(took):.1f}, {max(took):.1f}" if took else "-"
+        rows.append(f"| {name} | {kind.text} | {len(struck)} | {well} | {times} |")
+    return "\n".join([*rows, "", *_totals(seeds, undisturbed)]) + "\n"
+
+
+def _totals(seeds: Sequence[Record], undisturbed: float) -> list[str]:
+    attacks = [(name, count) for record in seeds for name, count in record["attacks"].items()]
+    refused = sum(count for name, count in attacks if name.startswith("refused"))
+    accepted = sum(count for name, count in attacks if name.startswith("accepted"))
+    well = sum(survived(record, undisturbed) for record in seeds)
+    accuracies = [record["accuracy"] for record in seeds if record["accuracy"] is not None]
+    return [
+        f"- {well} of {len(seeds)} seeds survived, with {sum(len(record['faults']) for record in seeds)} faults.",
+        f"- Accuracy: {100 * undisturbed:.1f} % undisturbed; with faults {100 * fmean(accuracies):.1f} % in the mean, "
+        f"{100 * min(accuracies):.1f} % at worst.",
+        f"- Lost, old or wrong state found by the auditor: {sum(len(record['problems']) for record in seeds)}.",
+        f"- Corrupt updates: {refused} refused, {accepted} accepted.",
+        f"- Load of the machine while they ran (two processors): {median([record['load'] for record in seeds]):.0f} in the median.",
+    ]
+
+
+def write_table(page: Path, records: Sequence[Record]) -> None:
+    """Put the table between the marks of a page."""
+    text = page.read_text()
+    before, after = text.index(BEGIN) + len(BEGIN), text.index(END)
+    page.write_text(text[:before] + table(records) + text[after:])
