@@ -7,6 +7,9 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # How many times their usual length the tests of `make proof` run for, and for how long `make fuzz` looks.
 PROOF ?= 50
 FUZZ_SECONDS ?= 60
+# How many schedules of faults `make chaos` plays, and for how many minutes `make soak` runs.
+SEEDS ?= 100
+MINUTES ?= 30
 # More arguments for a verb, e.g. make test ARGS='-k job'.
 ARGS   ?=
 # The container engine and the image's name. BASE_IMAGE, BUILD_IMAGE, TORCH_INDEX, EXTRAS and SOURCE, where they are
@@ -17,7 +20,7 @@ IMAGE_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo figure1 figure2 paper test check lint type arch audit proof fuzz e2e bench peers image
+.PHONY: help install demo figure1 figure2 paper test check lint type arch audit proof fuzz chaos soak e2e bench peers image
 .PHONY: test-containers clean
 .PHONY: kind-up kind-demo kind-down chart-docs rendered
 
@@ -66,6 +69,12 @@ proof: $(VENV)/dev.stamp  ## The tests of docs/guarantees.md at fifty times the 
 fuzz: $(VENV)/dev.stamp  ## Look for bytes that the codec mistakes, guided by coverage, for FUZZ_SECONDS (60).
 	$(PIP) install --constraint constraints.txt --editable '.[fuzz]'
 	PYTHONPATH=services $(BIN)/python tests/fuzz/fuzz_codec.py -max_total_time=$(FUZZ_SECONDS) $(ARGS)
+
+chaos: $(VENV)/dev.stamp  ## Play SEEDS (100) schedules of faults on real sites; goes on where out/chaos.jsonl ends.
+	PYTHONPATH=tests $(BIN)/python -m chaos --seeds $(SEEDS) $(ARGS)
+
+soak: $(VENV)/dev.stamp  ## Eight sites at full traffic under faults for MINUTES (30): does anything grow?
+	PYTHONPATH=tests $(BIN)/python -m soak --minutes $(MINUTES) $(ARGS)
 
 bench: $(VENV)/dev.stamp  ## Measure, print medians with the machine's load, and write out/bench.json.
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -49,7 +49,9 @@ async def _mailbox(world: Federation, site: Site) -> list[str]:
         if text is None:
             return [f"{site.name}: no edge table in its mailbox"]
         table = EdgeTable.from_json(text)
-        for other in world.neighbours(site.name):
+        if set(table.edges) != set(world.neighbours(site.name)):
+            found.append(f"{site.name}: has edges to {sorted(table.edges)}")
+        for other in table.edges:
             slot = await mailbox.read(Box.INBOX, other)
             if slot is not None:
                 try:

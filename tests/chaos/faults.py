@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import resource
@@ -37,10 +38,8 @@ class Kind:
 
 def _signal(pid: int | None, number: int) -> None:
     if pid is not None:
-        try:
+        with contextlib.suppress(ProcessLookupError):  # it ended in this very moment
             os.kill(pid, number)
-        except ProcessLookupError:
-            pass  # it ended in this very moment
 
 
 def kill(world: Federation, site: Site, draw: random.Random) -> Undo:
@@ -182,9 +181,7 @@ def slow(world: Federation, site: Site, draw: random.Random) -> Undo:
 
 def _leave_for_good(world: Federation, site: Site) -> threading.Timer:
     """All of it ends now; once the grace is over, the membership document has it no more."""
-    for worker in site.workers.values():
-        site.kill(worker)
-    site.kill_redis()
+    site.retire()
     timer = threading.Timer(GRACE, world.leave, [site.name])
     timer.daemon = True
     timer.start()
@@ -232,35 +229,31 @@ KINDS = {
         Kind("redis-killed", (0.2, 2.0), redis_killed, "its Redis ended with signal 9, back with what was on disk"),
         Kind("redis-emptied", (0.2, 2.0), redis_emptied, "the same, but back empty"),
         Kind("redis-full", (1.0, 4.0), redis_full, "its Redis refuses every write (`maxmemory 1`)"),
-        Kind(
-            "delay", (2.0, 5.0), _wires(_delay, {"delay": 0.0}), "0.05 to 0.5 s more for each piece, each wire its own"
-        ),
+        Kind("delay", (2.0, 5.0), _wires(_delay, {"delay": 0.0}), "each piece of data 0.05 to 0.5 s later"),
         Kind(
             "loss",
             (2.0, 5.0),
             _wires(_loss, {"cut": 0.0}),
-            "each piece ends its connection with a chance of 10 to 50 %",
+            "10 to 50 % of pieces end their connection",
         ),
         Kind("narrow", (2.0, 5.0), _wires(_narrow, {"rate": None}), "5 to 50 kB/s"),
         Kind("partition", (1.0, 4.0), partition, "its wires refuse, or hold everything back, and heal"),
-        Kind(
-            "disk-full", (1.0, 4.0), disk_full, "no file of the trainer may grow beyond 0 or 1,000 bytes (RLIMIT_FSIZE)"
-        ),
+        Kind("disk-full", (1.0, 4.0), disk_full, "no file grows beyond 0 or 1,000 bytes (RLIMIT_FSIZE)"),
         Kind("read-only", (1.0, 4.0), read_only, "its state folder cannot be written"),
         Kind(
             "torn-checkpoint",
             (0.0, 1.0),
             torn_checkpoint,
-            "trainer killed, newest checkpoint cut short or a bit of it flipped",
+            "trainer killed, newest checkpoint cut or a bit flipped",
         ),
         Kind("clock-jump", (2.0, 5.0), clock_jump, "its wall clock two minutes or an hour off, and back"),
         Kind("slow", (2.0, 6.0), slow, "its trainer gets a tenth of the time (SIGSTOP in turns)"),
-        Kind("two-of-one-name", (2.0, 5.0), twin, "a second site of its name with empty state joins in, and is killed"),
+        Kind("two-of-one-name", (2.0, 5.0), twin, "a second site of its name, empty, joins in; later killed"),
         Kind(
             "returns-late",
             (4.0, 8.0),
             late,
-            "all of it killed, out of the members after 2 s; back when all clocks are an hour on",
+            "all killed, out of the members after 2 s; back an hour later by the clocks",
         ),
         Kind("gone", (0.0, 0.0), gone, "all of it killed for good, out of the members after 2 s"),
     )

@@ -117,6 +117,12 @@ class Site:
         self.redis_wanted = True
         self.redis.start()
 
+    def retire(self) -> None:
+        """End all of it as a crash would."""
+        for worker in self.workers.values():
+            self.kill(worker)
+        self.kill_redis()
+
     def tend(self, now: float) -> None:
         """Start again what ended by itself."""
         if self.redis_wanted and self.redis.pid is None:
@@ -172,8 +178,8 @@ class Federation:
         written.replace(self.folder / "members.json")
 
     def neighbours(self, name: str) -> tuple[str, ...]:
-        """Who exchanges with a site."""
-        return self.job.topology_graph().neighbours(name)
+        """Who exchanges with a site, as the membership document says."""
+        return tuple(other for other in self.job.topology_graph().neighbours(name) if other not in self.away)
 
     def around(self, name: str) -> list[Wire]:
         """Every wire to or from a site."""
@@ -204,7 +210,7 @@ class Federation:
             site=name,
             redis_url=site.redis.url,
             state_dir=folder / "state",
-            peers={other: f"http://{HOST}:{self.wires[name, other].port}" for other in self.neighbours(name)},
+            peers={other: f"http://{HOST}:{self.wires[name, other].port}" for one, other in self.wires if one == name},
             secret=SECRET,
             topology=self.folder / "members.json",
             join_timeout=JOIN_TIMEOUT,
@@ -235,11 +241,16 @@ def build(job: Job, folder: Path, seed: int, layout: Mapping[str, bool] | None =
 
 
 @contextmanager
-def running(federation: Federation) -> Iterator[Federation]:
-    """The federation runs; nothing of it is left at the end."""
+def running(federation: Federation, without: str | None = None) -> Iterator[Federation]:
+    """The federation runs, but for one site if so said; nothing of it is left at the end."""
+    if without is not None:
+        federation.leave(without)
     with ExitStack() as stack, Wires(federation.wires.values()):
         for site in federation.sites.values():
             stack.callback(_end, site)
+            if site.name == without:
+                site.retire()
+                continue
             site.start_redis()
             for worker in site.workers.values():
                 site.start(worker)

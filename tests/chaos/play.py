@@ -58,6 +58,7 @@ class Outcome:
     seconds: float
     accuracy: float | None
     by_site: dict[str, float | None]
+    gone: list[str]
     faults: list[dict[str, object]]
     unfinished: list[str]
     problems: list[str]
@@ -150,7 +151,7 @@ class Play:
         return time.monotonic() - self._zero
 
     def _all_step(self) -> bool:
-        lasts = [self.watcher.last(name) for name in self.world.sites]
+        lasts = [self.watcher.last(name) for name, site in self.world.sites.items() if site.present]
         return all(last is not None and last.step > 0 for last in lasts)
 
     def _over(self) -> bool:
@@ -165,22 +166,33 @@ class Play:
         return not self.world.sites[struck.plan.site].present
 
 
-def play(seed: int, plan: Sequence[Planned], job: Job | None = None, patience: float = PATIENCE) -> Outcome:
-    """One run under this plan; an empty one is the undisturbed run."""
+def play(
+    seed: int,
+    plan: Sequence[Planned],
+    job: Job | None = None,
+    patience: float = PATIENCE,
+    without: str | None = None,
+) -> Outcome:
+    """One run under this plan; an empty one is the undisturbed run, `without` a site if so said."""
     job = job or parse_job(JOB)
     began = time.monotonic()
     # Not pytest's own folder: its path may be too long for a socket.
-    with tempfile.TemporaryDirectory(prefix="chaos-") as name, running(build(job, Path(name), seed)) as world:
+    with (
+        tempfile.TemporaryDirectory(prefix="chaos-") as name,
+        running(build(job, Path(name), seed), without) as world,
+    ):
         run = Play(world, plan, seed, patience)
         run.run()
         present = {name for name, site in world.sites.items() if site.present}
         by_site = {name: last.accuracy for name in sorted(present) if (last := run.watcher.last(name)) is not None}
+        gone = [name for name in world.sites if name not in present]
         known = [value for value in by_site.values() if value is not None]
         return Outcome(
             seed=seed,
             seconds=round(time.monotonic() - began, 1),
             accuracy=fmean(known) if len(known) == len(present) else None,
             by_site=by_site,
+            gone=gone,
             faults=[asdict(struck) for struck in run.struck],
             unfinished=sorted(name for name in present if not run.watcher.finished(name)),
             problems=audit(world, run.watcher),

@@ -15,6 +15,11 @@ BEGIN, END = "<!-- chaos: begin -->\n", "<!-- chaos: end -->\n"
 Record = dict[str, Any]
 
 
+def undisturbed_accuracy(records: Sequence[Record]) -> float:
+    """That of the job with all its sites and no fault."""
+    return fmean(record["accuracy"] for record in records if record["seed"] < 0 and not record.get("gone"))
+
+
 def survived(record: Record, undisturbed: float) -> bool:
     """Everyone finished within a point of the undisturbed run, nothing is lost or wrong, nothing corrupt came in."""
     accepted = any(name.startswith("accepted") for name in record["attacks"])
@@ -27,7 +32,7 @@ def survived(record: Record, undisturbed: float) -> bool:
 
 def table(records: Sequence[Record]) -> str:
     """The results by kind of fault and in all, as Markdown."""
-    undisturbed = fmean(record["accuracy"] for record in records if record["seed"] < 0)
+    undisturbed = undisturbed_accuracy(records)
     seeds = [record for record in records if record["seed"] >= 0]
     by_kind: defaultdict[str, list[tuple[Record, Record]]] = defaultdict(list)
     for record in seeds:
@@ -43,7 +48,7 @@ def table(records: Sequence[Record]) -> str:
         well = sum(survived(record, undisturbed) for record, _ in struck)
         times = f"{median(took):.1f}, {max(took):.1f}" if took else "-"
         rows.append(f"| {name} | {kind.text} | {len(struck)} | {well} | {times} |")
-    return "\n".join([*rows, "", *_totals(seeds, undisturbed)]) + "\n"
+    return "\n".join([*rows, "", *_totals(seeds, undisturbed), *_gone(records, undisturbed)]) + "\n"
 
 
 def _totals(seeds: Sequence[Record], undisturbed: float) -> list[str]:
@@ -58,7 +63,24 @@ def _totals(seeds: Sequence[Record], undisturbed: float) -> list[str]:
         f"{100 * min(accuracies):.1f} % at worst.",
         f"- Lost, old or wrong state found by the auditor: {sum(len(record['problems']) for record in seeds)}.",
         f"- Corrupt updates: {refused} refused, {accepted} accepted.",
-        f"- Load of the machine while they ran (two processors): {median([record['load'] for record in seeds]):.0f} in the median.",
+        f"- Load of the machine (two processors): {median([record['load'] for record in seeds]):.0f}, median.",
+    ]
+
+
+def _gone(records: Sequence[Record], undisturbed: float) -> list[str]:
+    """What of a shortfall is the data that a site took with it."""
+    never = {record["gone"][0]: record["accuracy"] for record in records if record["seed"] < 0 and record.get("gone")}
+    left = [
+        record for record in records if record["seed"] >= 0 and record.get("gone") and record["accuracy"] is not None
+    ]
+    if not never or not left:
+        return []
+    less = [100 * (record["accuracy"] - never[record["gone"][0]]) for record in left]
+    without = ", ".join(f"{100 * accuracy:.1f} % without {name}" for name, accuracy in sorted(never.items()))
+    return [
+        f"- Undisturbed, but a site was never there: {without}. The {len(left)} seeds with a site gone for good ended "
+        f"{fmean(less):+.1f} points from that in the mean, {min(less):+.1f} at worst; "
+        f"{sum(survived(record, undisturbed) for record in left)} of them survived, held against all the data."
     ]
 
 

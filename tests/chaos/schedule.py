@@ -25,7 +25,7 @@ class Planned:
 
 
 def schedule(seed: int, sites: tuple[str, ...]) -> list[Planned]:
-    """Five to eight faults of different kinds, in order of time; a site that is away has no others meanwhile."""
+    """Five to eight faults in order of time, most of different kinds; a site that is away has no others meanwhile."""
     draw = random.Random(seed)
     kinds = draw.sample([kind for kind in KINDS if kind not in ABSENCES], draw.randint(*COUNTS) - 1)
     kinds.append(

@@ -75,13 +75,14 @@ class Wires:
 
     def __init__(self, wires: Iterable[Wire]) -> None:
         self._wires = list(wires)
+        self._servers: list[asyncio.Server] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="wires", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
         for wire in self._wires:
-            asyncio.run_coroutine_threadsafe(wire.serve(), self._loop).result(10)
+            self._servers.append(asyncio.run_coroutine_threadsafe(wire.serve(), self._loop).result(10))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -91,6 +92,8 @@ class Wires:
         self._loop.close()
 
     async def _end(self) -> None:
+        for server in self._servers:
+            server.close()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
