@@ -8,6 +8,9 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROOF ?= 50
 FUZZ_SECONDS ?= 60
 ASK ?= 300
+# How many schedules of faults `make chaos` plays, and for how many minutes `make soak` runs.
+SEEDS ?= 100
+MINUTES ?= 30
 # More arguments for a verb, e.g. make test ARGS='-k job'.
 ARGS   ?=
 # The container engine and the image's name. BASE_IMAGE, BUILD_IMAGE, TORCH_INDEX, EXTRAS and SOURCE, where they are
@@ -18,8 +21,8 @@ IMAGE_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo figure1 figure2 paper test check lint type arch audit proof fuzz e2e bench loadtest peers
-.PHONY: serving-peers test-kserve swaps image test-containers clean
+.PHONY: help install demo figure1 figure2 paper test check lint type arch audit proof fuzz chaos soak e2e bench loadtest
+.PHONY: peers serving-peers test-kserve swaps image test-containers clean
 .PHONY: kind-up kind-demo kind-down chart-docs rendered
 .PHONY: docs error-docs pictures
 
@@ -83,6 +86,12 @@ fuzz: $(VENV)/dev.stamp  ## Look for bytes that the codec mistakes, for FUZZ_SEC
 
 loadtest: $(VENV)/loadtest.stamp  ## Load on a site started here, by people and neighbours; longer with ARGS=steady, spike or soak.
 	$(BIN)/python -m loadtest $(ARGS)
+
+chaos: $(VENV)/dev.stamp  ## Play SEEDS (100) schedules of faults on real sites; goes on where out/chaos.jsonl ends.
+	PYTHONPATH=tests $(BIN)/python -m chaos --seeds $(SEEDS) $(ARGS)
+
+soak: $(VENV)/dev.stamp  ## Eight sites at full traffic under faults for MINUTES (30): does anything grow?
+	PYTHONPATH=tests $(BIN)/python -m soak --minutes $(MINUTES) $(ARGS)
 
 bench: $(VENV)/dev.stamp  ## Measure, print medians with the machine's load, and write out/bench.json.
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from concord.errors import TaskError
 from concord.learning.data import DataSource, RemoteFile, locate, read_archive, read_arrays, read_idx
@@ -267,3 +268,18 @@ def test_labels_out_of_range_are_refused(tmp_path: Path) -> None:
     (tmp_path / "test_batch.bin").write_bytes(b"\x0a" + bytes(3072))
     with pytest.raises(TaskError, match=r"test_batch\.bin: labels must be within 0\.\.9"):
         cifar10.load_pool(str(tmp_path))
+
+
+@pytest.mark.parametrize("file", ["digits.csv.gz", "elsewhere.csv.gz"])
+def test_the_digits_are_those_of_the_library_also_where_its_file_has_moved(
+    file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digits, "_FILE", file)
+    digits.load_pool.cache_clear()
+    pool = digits.load_pool()
+    inputs, targets = load_digits(return_X_y=True)
+    assert len(pool.train) + len(pool.test) == len(inputs)
+    known = {tuple(row): label for row, label in zip(inputs.tolist(), targets.tolist(), strict=True)}
+    for samples in (pool.train, pool.test):
+        rows = (samples.inputs * 16).tolist()
+        assert [known[tuple(row)] for row in rows] == samples.targets.tolist()

@@ -100,3 +100,16 @@ async def test_without_a_document_nothing_ever_changes() -> None:
     members = Members(JOB, Settings())
     assert [change async for change in members.changes()] == []
     assert members.now == Membership.of(JOB)
+
+
+@pytest.mark.anyio
+async def test_all_who_follow_hear_of_a_change_also_of_one_before_they_began_to(tmp_path: Path) -> None:
+    path = tmp_path / "topology.json"
+    path.write_text(PAIR)
+    members = Members(JOB, Settings(topology=path), look_every=0.01)
+    path.write_text(TRIO)
+    for _ in range(2):
+        changes = members.changes()
+        async with asyncio.timeout(10):
+            assert set((await anext(changes)).sites) == {"N1", "N2", "N3"}
+        await changes.aclose()

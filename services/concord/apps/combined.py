@@ -59,7 +59,7 @@ def run(job: Job, settings: Settings) -> None:
     server = Server(app, listener, on_stop=exchange.release, limits=limits, turned_away=turned_away)
 
     async def serve(ready: Ready, stop: asyncio.Event) -> None:
-        following = follow_members(trainer, job, settings.site, Members(job, settings))
+        following = follow_members(trainer, job, settings.site, members)
         async with beside(post.run(), following), server.running():
             ready()
             await stop.wait()

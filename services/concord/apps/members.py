@@ -23,7 +23,7 @@ LOOK_EVERY = 1.0
 
 
 class Members:
-    """The members of one job's federation, now and later."""
+    """The members of one job's federation, now and later; several may follow one of these."""
 
     def __init__(self, job: Job, settings: Settings, look_every: float = LOOK_EVERY) -> None:
         """JobError if there is a document and it cannot be used."""
@@ -31,32 +31,35 @@ class Members:
         self._look_every = look_every
         self._text = "" if self._path is None else _read(self._path)
         self.now = Membership.of(job) if self._path is None else Membership.from_json(self._text)
+        self._first = self.now
         self._reported = ""
 
     async def changes(self) -> AsyncIterator[Membership]:
-        """Each later state, until cancelled; never any without a document."""
+        """Each later state than that of construction, however late this is called; none without a document."""
         if self._path is None:
             return
+        known = self._first  # a process may take seconds from reading the document to following it
         while True:
             await asyncio.sleep(self._look_every)
-            if self._look(self._path):
-                log.info("follows version %d of the members: %d sites", self.now.version, len(self.now.sites))
-                yield self.now
+            self._look(self._path)
+            if self.now is not known:
+                known = self.now
+                yield known
 
-    def _look(self, path: Path) -> bool:
-        """Whether there is something new that can be used."""
+    def _look(self, path: Path) -> None:
+        """Take over what is new, if it can be used."""
         try:
             text = _read(path)
             if text == self._text:
-                return False
+                return
             self.now = Membership.from_json(text)
         except JobError as error:
             if str(error) != self._reported:
                 self._reported = str(error)
                 log.error("keeps version %d of the members: %s", self.now.version, error)
-            return False
+            return
         self._text, self._reported = text, ""
-        return True
+        log.info("follows version %d of the members: %d sites", self.now.version, len(self.now.sites))
 
 
 def _read(path: Path) -> str:
