@@ -129,6 +129,7 @@ class Console:
             yield
         finally:
             await crew.dismiss()
+            await self.close()
 
     async def _gather(self) -> None:
         while True:

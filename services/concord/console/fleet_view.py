@@ -16,7 +16,7 @@ Answer = SiteReport | str
 Json = dict[str, object]
 
 PATIENCE = 2.0
-"""Seconds without an answer after which a site is silent."""
+"""Seconds without an answer after which a site is silent, if it was asked at least twice."""
 STILL = 30.0
 """Seconds without a new report of its trainer after which a site that should train is stalled."""
 EVENTS_KEPT = 200
@@ -32,6 +32,7 @@ class _Site:
     state: State = State.WAITING
     problem: str | None = None
     answered_at: float | None = None
+    misses: int = 0
     moved_at: float = 0.0
     """When its trainer's report was last a new one."""
     round_seconds: float | None = None
@@ -113,8 +114,9 @@ class FleetView:
 
     def _nothing(self, site: _Site, why: str, at: float) -> Iterable[tuple[Kind, str]]:
         site.problem = why
+        site.misses += 1
         since = site.answered_at
-        if since is None or site.state is State.SILENT or at - since < self._patience:
+        if since is None or site.state is State.SILENT or site.misses < 2 or at - since < self._patience:
             return
         site.state = State.SILENT
         yield Kind.SILENT, f"does not answer: {why}"
@@ -130,7 +132,7 @@ class FleetView:
             site.refusals_told = report.refused
         else:
             yield from compare(before, report)
-        site.report, site.answered_at, site.problem = report, at, None
+        site.report, site.answered_at, site.problem, site.misses = report, at, None, 0
         yield from _judge(site, at)
         yield from _refusals(site, at)
 

@@ -26,7 +26,7 @@ class SiteAnswer:
 class SiteClient:
     """`timeout` in seconds bounds a whole request; answers of more than `limit` bytes are refused."""
 
-    def __init__(self, timeout: float = 2.0, limit: int = 2 << 20, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, timeout: float = 3.0, limit: int = 2 << 20, tls: ssl.SSLContext | None = None) -> None:
         self._timeout = timeout
         self._limit = limit
         limits = httpx.Limits(max_connections=64, max_keepalive_connections=64, keepalive_expiry=30.0)

@@ -57,6 +57,7 @@ export class Curves {
     if (reference.length > 1) this.line(paint, view, reference, this.colours.reference, 2, [6, 4]);
     this.drawPooled(paint, view);
     this.line(paint, view, mean, this.colours.accent, 3);
+    if (mean.length === 1) this.dot(paint, view, mean[0]);
     const chosen = this.store.points.get(this.store.selected);
     if (chosen?.length) this.line(paint, view, chosen.map((point) => [point[this.column], point[2]]), this.colours.text, 1.75);
     this.drawHover(paint, view, mean, reference);
@@ -82,7 +83,7 @@ export class Curves {
     const step = nice((high - low) / 4);
     low = Math.floor(low / step) * step;
     high = Math.ceil(high / step - 1e-9) * step;
-    if (this.store.metric === "accuracy") high = Math.min(high, Math.max(1, high > 1.0001 ? high : 1));
+    if (this.store.metric === "accuracy") high = Math.min(high, 1);
     const frame = { left: 52, right: width - 14, top: 12, bottom: height - 28 };
     return {
       ...frame, low, high, end: right, step,
@@ -154,6 +155,13 @@ export class Curves {
     paint.lineJoin = "round";
     stroke(paint, points.filter(([x]) => x <= view.end).map(([x, y]) => [view.x(x), view.y(y)]));
     paint.setLineDash([]);
+  }
+
+  dot(paint, view, [x, y]) {
+    paint.fillStyle = this.colours.accent;
+    paint.beginPath();
+    paint.arc(view.x(x), view.y(y), 4, 0, 2 * Math.PI);
+    paint.fill();
   }
 
   empty(paint, view) {

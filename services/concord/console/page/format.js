@@ -21,7 +21,7 @@ export function seconds(value) {
 export const small = (value) => (value === null || value === undefined ? "–" : Number(value.toPrecision(3)).toString());
 
 export const clock = (unixSeconds) =>
-  new Date(1000 * unixSeconds).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  new Date(1000 * unixSeconds).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 
 export const STATES = {
   waiting: "not heard yet", joining: "joining", training: "training", finished: "finished", stalled: "stalled",

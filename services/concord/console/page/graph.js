@@ -69,7 +69,7 @@ export class Graph {
     const names = [...this.store.sites.keys()];
     this.edges = this.edgeList();
     this.unit = layout(names, this.edges);
-    this.nodes.replaceChildren(...names.map((name) => el("li", {}, this.button(name))));
+    this.nodes.replaceChildren(...names.map((name) => this.button(name)));
     for (const name of [...this.buttons.keys()]) if (!this.store.sites.has(name)) this.buttons.delete(name);
     for (const name of names) this.label(name);
     keepStop(this.nodes, "button", this.buttons.get(this.store.selected));
@@ -156,7 +156,7 @@ export class Graph {
     const paint = this.still.getContext("2d");
     paint.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     paint.clearRect(0, 0, ...this.size);
-    const focus = this.hovered ?? (this.store.sites.size > 20 ? null : null);
+    const focus = this.hovered;
     for (const [left, right] of this.edges) this.drawEdge(paint, left, right, focus);
     for (const name of this.unit.keys()) this.drawNode(paint, name);
     if (!this.running) this.copy(this.canvas.getContext("2d"));
@@ -261,6 +261,7 @@ export class Graph {
     }
     if (!this.running) {
       this.running = true;
+      this.box.dataset.moving = "true";
       requestAnimationFrame(this.frame);
     }
   }
@@ -285,6 +286,7 @@ export class Graph {
     paint.stroke();
     this.running = this.pulses.length > 0;
     if (this.running) requestAnimationFrame(this.frame);
+    else delete this.box.dataset.moving;
   }
 
   // --- legend --------------------------------------------------------------------------------------------------

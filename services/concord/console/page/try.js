@@ -4,8 +4,8 @@ import { $, choose, el, say } from "./dom.js";
 import { blank, lay, pictureOf, sample } from "./inputs.js";
 import * as format from "./format.js";
 
-const PAD = 224;
-const PEN = 22;
+const PAD = 200;
+const PEN = 20;
 const PAUSE = 350;
 const MOST_BYTES = 8 << 20;
 
@@ -76,7 +76,7 @@ export class Try {
     this.box.append(
       el("div", { class: "choice", role: "group", "aria-label": "Input as" },
         el("button", { type: "button", id: "try-draw", "aria-pressed": "true" }, "Picture"), el("button", { type: "button", id: "try-type", "aria-pressed": "false" }, "Numbers")),
-      this.drawing, this.typing, this.hint, this.result,
+      el("div", { class: "asking" }, el("div", { class: "inputs" }, this.drawing, this.typing, this.hint), this.result),
     );
     choose({ draw: "try-draw", numbers: "try-type" }, (mode) => this.mode(mode));
     this.listen();
