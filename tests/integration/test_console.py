@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from concord.job import parse_job
 JOB = """\
 name: console-test
 task: digits
-sites: 3
+sites: 4
 topology: ring
 training: {rounds: 2000, pace: 0.03, local_steps: 8, learning_rate: 0.1}
 """
@@ -45,14 +45,19 @@ def fleet(base_port: int, temporary: Path) -> Iterator[LocalFleet]:
         yield running
 
 
-@pytest.fixture
-def url(fleet: LocalFleet, command: Command) -> str:
-    sites = ",".join(f"{name}={url}" for name, url in fleet.urls.items())
-    process = command("console", "--port", "0", "--sites", sites)
+def start(command: Command, sites: Mapping[str, str]) -> str:
+    """A console in a process of its own; its URL."""
+    process = command("console", "--port", "0", "--sites", ",".join(f"{name}={url}" for name, url in sites.items()))
     assert process.stdout is not None
     line = process.stdout.readline()
-    assert line.startswith("3 sites at http://127.0.0.1:"), process.communicate(timeout=5)
+    assert line.startswith(f"{len(sites)} sites at http://127.0.0.1:"), process.communicate(timeout=5)
     return line.split()[3].rstrip("/")
+
+
+@pytest.fixture
+def lonely(command: Command) -> str:
+    """The URL of a console whose only site does not answer."""
+    return start(command, {"N1": "http://127.0.0.1:9"})
 
 
 @contextmanager
@@ -90,11 +95,12 @@ def served(url: str, site: str) -> list[dict[str, Any]]:
     return list(answer.json()["models"]) if answer.is_success else []
 
 
-def test_a_console_follows_real_sites_and_passes_questions_on(fleet: LocalFleet, url: str) -> None:
+def test_a_console_follows_real_sites_and_passes_questions_on(fleet: LocalFleet, command: Command) -> None:
+    url = start(command, fleet.urls)
     with events(url) as heard:
         first = next(heard)
         assert first.event == "snapshot"
-        assert list(first.data["sites"]) == ["N1", "N2", "N3"]
+        assert list(first.data["sites"]) == ["N1", "N2", "N3", "N4"]
         edges = 0
         for message in heard:
             assert message.event == "delta"
@@ -119,8 +125,8 @@ def test_a_console_follows_real_sites_and_passes_questions_on(fleet: LocalFleet,
     assert len(recorded["sites"]["N1"]) >= 2
 
 
-def test_what_a_console_refuses(url: str) -> None:
-    predict = f"{url}/api/sites/N1/predict"
+def test_what_a_console_refuses(lonely: str) -> None:
+    url, predict = lonely, f"{lonely}/api/sites/N1/predict"
     assert httpx.post(f"{url}/api/sites/N9/predict", json={}).status_code == 404
     assert httpx.post(predict, content=b"{}", headers={"content-type": "text/plain"}).status_code == 415
     assert httpx.post(predict, json={"inputs": "x" * (1 << 20)}).status_code == 413
@@ -129,11 +135,11 @@ def test_what_a_console_refuses(url: str) -> None:
     assert httpx.get(f"{url}/", headers={"host": "evil.example"}).status_code == 400
 
 
-def test_the_page_may_load_only_what_comes_from_its_console(url: str) -> None:
-    page = httpx.get(f"{url}/")
+def test_the_page_may_load_only_what_comes_from_its_console(lonely: str) -> None:
+    page = httpx.get(f"{lonely}/")
     assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'; style-src 'self'")
     assert "unsafe" not in page.headers["content-security-policy"]
-    again = httpx.get(f"{url}/", headers={"if-none-match": page.headers["etag"]})
+    again = httpx.get(f"{lonely}/", headers={"if-none-match": page.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
 
 
