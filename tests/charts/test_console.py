@@ -25,7 +25,9 @@ def test_every_address_is_a_service_with_pods_that_the_console_reaches(name: str
     for place in places_of(release):
         for url in (place.status, place.predict):
             service = release.get("Service", url.removeprefix("http://").removesuffix(":8080"))
-            (pod,) = (pod for pod in release.pods() if matches({"matchLabels": service["spec"]["selector"]}, pod.labels))
+            (pod,) = (
+                pod for pod in release.pods() if matches({"matchLabels": service["spec"]["selector"]}, pod.labels)
+            )
             assert pod.site == place.name
             assert pod.component in ("site", "trainer", "inference")
             assert lets_in(release, pod, console_of(release)) == {8080}

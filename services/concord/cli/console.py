@@ -17,7 +17,7 @@ from concord.console.recording import Recording, read_recording
 from concord.errors import CertificateError, JobError
 
 PORT = 8090
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_LOOPBACK = ("127.0.0.1", "localhost")
 
 List = list[str] | None
 
