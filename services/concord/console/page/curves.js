@@ -149,12 +149,16 @@ export class Curves {
 
   line(paint, view, points, colour, wide, dash = []) {
     if (!points.length) return;
+    paint.save();
+    paint.beginPath();
+    paint.rect(view.left, view.top - 4, view.right - view.left + 4, view.bottom - view.top + 4);
+    paint.clip();
     paint.setLineDash(dash);
     paint.strokeStyle = colour;
     paint.lineWidth = wide;
     paint.lineJoin = "round";
-    stroke(paint, points.filter(([x]) => x <= view.end).map(([x, y]) => [view.x(x), view.y(y)]));
-    paint.setLineDash([]);
+    stroke(paint, points.map(([x, y]) => [view.x(x), view.y(y)]));
+    paint.restore();
   }
 
   dot(paint, view, [x, y]) {
