@@ -14,6 +14,7 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 from tools.npm import TOOLS, Package, fetch
 
@@ -77,6 +78,11 @@ def _decompress(source: Path, target: Path) -> None:
 def _write_start(path: Path) -> None:
     """A command that starts it with its own libraries and letters, from its final place."""
     here = shlex.quote(str(FOLDER))
+    # Its own list of folders with letters is of another machine; with none at all it cannot show a page.
+    folders = "".join(f"<dir>{escape(str(folder))}</dir>" for folder in (FOLDER / "fonts", Path("/usr/share/fonts")))
+    (path.parent / "fonts.conf").write_text(
+        f'<?xml version="1.0"?><fontconfig>{folders}<cachedir>{escape(str(FOLDER / "cache"))}</cachedir></fontconfig>\n'
+    )
     path.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH={here}/lib FONTCONFIG_PATH={here} exec {here}/chromium "$@"\n')
     path.chmod(0o755)
 

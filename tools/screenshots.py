@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _wait_for_console() -> None:
-    for _ in range(100):
+    for _ in range(300):
         try:
             urlopen(f"http://127.0.0.1:{PORT}/healthz")
             return
