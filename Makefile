@@ -24,7 +24,7 @@ IMAGE_ARGS ?=
 .PHONY: help install demo figure1 figure2 paper test check lint type arch audit proof fuzz chaos soak e2e bench loadtest
 .PHONY: peers serving-peers test-kserve swaps image test-containers clean
 .PHONY: kind-up kind-demo kind-down chart-docs rendered
-.PHONY: docs error-docs pictures
+.PHONY: screenshots docs error-docs pictures
 
 help:  ## List the verbs.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -132,6 +132,9 @@ chart-docs: $(VENV)/dev.stamp  ## Make the table of values in helm/concord/READM
 
 rendered: $(VENV)/dev.stamp  ## Make the manifests in k8s/rendered anew.
 	$(BIN)/python -m tools.render_manifests
+
+screenshots: $(VENV)/dev.stamp  ## Take the pictures of the console in docs/images anew.
+	$(BIN)/python -m tools.screenshots
 
 BUILD_ARGS := VERSION BASE_IMAGE BUILD_IMAGE TORCH_INDEX EXTRAS SOURCE REVISION
 image: VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)

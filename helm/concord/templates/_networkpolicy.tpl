@@ -101,15 +101,24 @@ it goes, all of the federation. Empty if a site has none in this cluster. Argume
 {{ $port | default (ternary "443" "80" (eq $url.scheme "https")) }}
 {{- end -}}
 
-{{/* Who may read the REST interface. Arguments: root, predicts (whether it answers predictions). */}}
+{{/*
+Who may read the REST interface. Arguments: root, predicts (whether it answers predictions), console (whether the
+console asks it).
+*/}}
 {{- define "concord.policy.restIngress" -}}
 {{- $from := .root.Values.networkPolicy.monitoring.from -}}
 {{- if .predicts }}{{ $from = concat .root.Values.networkPolicy.inference.from $from }}{{ end -}}
 {{- $loaded := and .predicts .root.Values.loadtest.enabled -}}
-{{- if or $from $loaded .root.Values.tests.enabled }}
+{{- $console := and .console .root.Values.console.enabled -}}
+{{- if or $from $loaded $console .root.Values.tests.enabled }}
 - from:
     {{- with $from }}
     {{- toYaml . | nindent 4 }}
+    {{- end }}
+    {{- if $console }}
+    - podSelector:
+        matchLabels:
+          {{- include "concord.part.selector" (dict "root" .root "component" "console") | nindent 10 }}
     {{- end }}
     {{- if .root.Values.tests.enabled }}
     - podSelector:

@@ -20,6 +20,7 @@ from concord.cli.render import console, print_json, table
 from concord.cli.runfile import RunFile, remove_run_file, run_file_path, write_run_file
 from concord.cli.up import follow, interruptible
 from concord.cli.watch import FleetWatch, Sighting
+from concord.console.recording import Recording
 from concord.errors import EnvironmentProblem, TransportError
 from concord.job import Job, parse_job
 
@@ -74,7 +75,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for report.json and curves.png.")] = Path("out/demo"),
+    out: Annotated[Path, typer.Option(help="Folder for report.json, curves.png and the runs.")] = Path("out/demo"),
     overrides: Overrides = None,
     as_json: AsJson = False,
     base_port: Annotated[int, typer.Option(help="Port of the first site; the others follow.")] = BASE_PORT,
@@ -188,8 +189,18 @@ def _write(out: Path, report: object, runs: Mapping[str, Run], pooled: Sequence[
         out.mkdir(parents=True, exist_ok=True)
         (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         draw(out / "curves.png", {name: run.history for name, run in runs.items()}, pooled)
+        for name, run in runs.items():
+            (out / f"{name}.run.json").write_text(_recording(name, run, pooled).to_json())
     except OSError as error:
         raise EnvironmentProblem(f"{out} cannot be written ({error.strerror}); choose another with --out") from error
+
+
+def _recording(name: str, run: Run, pooled: Sequence[tuple[int, float]]) -> Recording:
+    """For `concord console --reference`."""
+    curves: dict[str, list[tuple[float, int, float]]] = {}
+    for seen in run.history:
+        curves.setdefault(seen.site, []).append((seen.at, seen.round, seen.value))
+    return Recording(_LABELS[name], RUNS[name], sites=curves, pooled=pooled)
 
 
 def _show(report: Mapping[str, Any], out: Path, *, as_json: bool) -> None:

@@ -23,6 +23,7 @@ COMMANDS = {
     "processes": ("trainer", "exchange", "inference", "site"),
     "redis_server": ("redis",),
     "fleet": ("fleet",),
+    "console": ("console",),
     "certs": ("certs",),
     "up": ("up",),
     "simulate": ("simulate",),

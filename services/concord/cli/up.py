@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from concord.apps.local import BASE_PORT, LocalFleet
+from concord.cli.console_beside import ConsoleBeside
 from concord.cli.fleet_table import fleet_table
 from concord.cli.models import admin_token
 from concord.cli.options import AsJson, JobArgument, Overrides
@@ -45,6 +46,9 @@ def up(
     until_finished: Annotated[
         bool, typer.Option("--until-finished", help="End when every site has done its last round.")
     ] = False,
+    open_console: Annotated[
+        bool, typer.Option("--open", help="Show the fleet in the browser: `concord console`.")
+    ] = False,
 ) -> None:
     """Run all sites of a job on this machine, each a real process, and show how they come to agree."""
     loaded = load_job(job, overrides or ())
@@ -54,7 +58,10 @@ def up(
     with interruptible() as stop, LocalFleet(loaded, base_port, state_dir, admin_token=token) as fleet:
         write_run_file(run_file, RunFile(loaded.name, str(job), dict(fleet.urls), os.getpid()))
         try:
-            with FleetWatch(fleet.urls) as watch:
+            beside = ConsoleBeside(loaded.name) if open_console else None
+            if beside is not None and not as_json:
+                console().print(f"console at {beside.url}")
+            with beside or nullcontext(), FleetWatch(fleet.urls) as watch:
                 follow(loaded, fleet, watch, stop, quiet=as_json, until_finished=until_finished)
         finally:
             remove_run_file(run_file)
