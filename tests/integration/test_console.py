@@ -114,7 +114,7 @@ def test_a_console_follows_real_sites_and_passes_questions_on(fleet: LocalFleet,
     assert served(url, "N2")[0]["input_shape"] == [64]
     answer = httpx.post(f"{url}/api/sites/N2/predict", json={"inputs": [[0.5] * 64]})
     assert answer.json()["predictions"][0]["label"] in set("0123456789")
-    assert httpx.post(f"{url}/api/sites/N2/predict", json={"inputs": [[0.5]]}).status_code == 422
+    assert httpx.post(f"{url}/api/sites/N2/predict", json={"inputs": [[0.5]]}).status_code == 400
     os.kill(fleet.pids("N3")["site"] or 0, signal.SIGKILL)  # nobody supervises the fleet here: it stays dead
     with events(url) as heard:
         told = (event for message in heard for event in message.data.get("events", ()))
