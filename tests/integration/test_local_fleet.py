@@ -26,7 +26,7 @@ name: fleet-test
 task: digits
 sites: 4
 topology: ring
-training: {rounds: 160, pace: 0.03, local_steps: 16, learning_rate: 0.1}
+training: {rounds: 160, pace: 0.05, local_steps: 16, learning_rate: 0.1}
 checkpoint: {every: 0.5}
 """
 PATIENCE = 60.0
@@ -55,7 +55,7 @@ def rounds_of(watch: FleetWatch, site: str) -> int:
 
 
 def test_killing_a_site_and_a_redis_in_the_middle_changes_nothing(base_port: int, temporary: Path) -> None:
-    with LocalFleet(job("training.rounds=450"), base_port) as fleet, FleetWatch(fleet.urls, interval=0.05) as watch:
+    with LocalFleet(job("training.rounds=300"), base_port) as fleet, FleetWatch(fleet.urls, interval=0.05) as watch:
         supervise_until(fleet, lambda: rounds_of(watch, "N1") >= 30)
         os.kill(fleet.pids("N1")["site"] or 0, signal.SIGKILL)
         supervise_until(fleet, lambda: rounds_of(watch, "N2") >= 60)
