@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from concord.apps.exchange import REFUSAL_STATUS
+from concord.apps.exchange_errors import REFUSAL_STATUS
 from concord.cli.explanations import EXPLANATIONS, REFUSALS
 
 _FILE = re.compile(r"(docs|services)/[\w-]+\.md")

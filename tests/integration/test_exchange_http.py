@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from concord.apps.exchange import REFUSAL_STATUS, ExchangeSettings, create_app, create_exchange
+from concord.apps.exchange import ExchangeSettings, create_app, create_exchange
+from concord.apps.exchange_errors import REFUSAL_STATUS
 from concord.apps.serve import Server, bind, in_thread
 from concord.errors import EnvironmentProblem, RefusalReason
 from concord.mailbox.memory import MemoryMailbox
