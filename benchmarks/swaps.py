@@ -38,6 +38,8 @@ from concord.site.ports import Snapshot
 OUT = Path("out/swaps.json")
 PERIOD = 50
 """Swaps of one period."""
+PATIENCE = 60.0
+"""Seconds that a trainer beside has to begin."""
 CLASSES = tuple("0123456789")
 
 
@@ -188,6 +190,17 @@ def report(name: str, periods: list[Period], seen: dict[str, object]) -> dict[st
     return {"model": name, "ratio": ratio, "rows": rows, **seen}
 
 
+async def _first_snapshot(url: str) -> None:
+    """Return once the trainer beside has published a model, so it trains."""
+    shelf = RedisShelf(url, "beside", "N1")
+    try:
+        await shelf.wait(await shelf.ticket(), PATIENCE)
+        if await shelf.newest_version() is None:
+            raise TimeoutError(f"the trainer beside published no model within {PATIENCE:g} s")
+    finally:
+        await shelf.close()
+
+
 @contextmanager
 def beside(trainer: str | None, folder: Path) -> Iterator[None]:
     """A trainer on the same processors, if wanted: `plain`, or with a niceness."""
@@ -205,7 +218,7 @@ def beside(trainer: str | None, folder: Path) -> Iterator[None]:
         command = [*nice, sys.executable, "-m", "concord", "trainer", "--job", str(folder / "job.yaml"), "--site", "N1"]
         process = subprocess.Popen([*command, *places, "--threads", "2"])
         try:
-            time.sleep(6)  # until it trains
+            asyncio.run(_first_snapshot(redis.url))
             yield
         finally:
             process.terminate()

@@ -31,6 +31,8 @@ class Caller(threading.Thread):
         super().__init__(daemon=True)
         place = urlsplit(url)
         self.seen = Seen()
+        self.turn = threading.Lock()
+        """Held while it asks."""
         self._connection = http.client.HTTPConnection(str(place.hostname), place.port)
         self._body = json.dumps({"inputs": [0.25] * prod(row)}).encode()
         self._go = go
@@ -40,17 +42,28 @@ class Caller(threading.Thread):
         """Ask, for as long as the process lives, while there is `go`."""
         while True:
             self._go.wait()
-            began = time.perf_counter()
-            try:
-                self._connection.request("POST", "/v1/predict", self._body)
-                answer = self._connection.getresponse()
-                body = answer.read()
-            except OSError:
-                self.seen.failures += 1
-                self._connection.close()
-                continue
-            self.seen.latencies.append(time.perf_counter() - began)
-            self._judge(answer.status, answer.headers.get("Concord-Model-Version", "-1"), body)
+            with self.turn:
+                self._ask()
+
+    def stop(self) -> Seen:
+        """What it has seen, once its last answer is in; `go` must be over."""
+        with self.turn:
+            return self.seen
+
+    def _ask(self) -> None:
+        if not self._go.is_set():
+            return
+        began = time.perf_counter()
+        try:
+            self._connection.request("POST", "/v1/predict", self._body)
+            answer = self._connection.getresponse()
+            body = answer.read()
+        except OSError:
+            self.seen.failures += 1
+            self._connection.close()
+            return
+        self.seen.latencies.append(time.perf_counter() - began)
+        self._judge(answer.status, answer.headers.get("Concord-Model-Version", "-1"), body)
 
     def _judge(self, status: int, version: str, body: bytes) -> None:
         if status != 200 or not body.startswith(b'{"predictions"'):
@@ -74,8 +87,7 @@ def main(url: str, row: str, threads: str) -> None:
                 print("{}", flush=True)
             case "end":
                 go.clear()
-                time.sleep(0.2)  # until the last answers are in
-                seen = [caller.seen for caller in callers]
+                seen = [caller.stop() for caller in callers]
                 total = Seen(
                     [one for s in seen for one in s.latencies],
                     *(sum(getattr(s, name) for s in seen) for name in ("failures", "falls")),

@@ -44,9 +44,9 @@ Open = Callable[..., Visit]
 
 
 @contextmanager
-def console_of(fleet: FakeFleet, reference: Recording | None = REFERENCE) -> Iterator[str]:
-    """A console that looks at a fake fleet; gives its URL."""
-    with in_thread(Console(ConsoleSettings(fleet.places, port=0, reference=reference)).server()) as url:
+def console_of(fleet: FakeFleet, reference: Recording | None = REFERENCE, port: int = 0) -> Iterator[str]:
+    """A console that looks at a fake fleet; gives its URL. Port 0 takes a free one."""
+    with in_thread(Console(ConsoleSettings(fleet.places, port=port, reference=reference)).server()) as url:
         yield url
 
 

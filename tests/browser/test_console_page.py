@@ -182,6 +182,8 @@ def test_a_console_that_goes_away_is_noticed_and_found_again(fleet: FakeFleet, v
         page = visit(url).page
         wait_for_sites(page, 8)
     expect(page.locator("#banner")).to_be_visible()
+    with console_of(fleet, port=int(url.rsplit(":", 1)[1])):
+        expect(page.locator("#banner")).to_be_hidden()
 
 
 @pytest.mark.parametrize("shape", ["ring", "grid"])

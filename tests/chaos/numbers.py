@@ -52,10 +52,16 @@ def recovery(times: int) -> list[dict[str, float]]:
             if life:
                 print(f"start {life}: {first - began:.2f} s, {used.user + used.system:.2f} s of processor", flush=True)
                 found.append({"seconds": first - began, "processor": used.user + used.system})
-            time.sleep(1.0)  # for a checkpoint or two
+            before = _saved(place)
+            wait_until(lambda before=before: _saved(place) > before, "a checkpoint of this life")  # type: ignore[misc]
             process.send_signal(signal.SIGKILL)
             process.wait(10)
     return found
+
+
+def _saved(place: Place) -> str:
+    """The name of the newest checkpoint; they rise."""
+    return max((path.name for path in (place.folder / "trainer").glob("checkpoint-*.sealed")), default="")
 
 
 def _first_step(place: Place, incarnation: int) -> float:
