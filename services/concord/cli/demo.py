@@ -31,7 +31,7 @@ split: {kind: classes-per-site, classes: [2, 3], seed: 0}
 sites: 8
 topology: ring
 algorithm: ecl-isvr
-training: {rounds: 300, pace: 0.08, local_steps: 16, batch_size: 32, learning_rate: 0.1}
+training: {rounds: 300, pace: 0.1, local_steps: 16, batch_size: 32, learning_rate: 0.1}
 """
 RUNS = {"ecl": "ecl-isvr", "gossip": "gossip", "local": "local"}
 """The three ways of learning, by their name in the report; the split, the model and the steps are the same."""
