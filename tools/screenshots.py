@@ -38,6 +38,7 @@ _LEARNT = re.compile(r"^(9|100)")
 
 def main() -> None:
     """Start the fleet, its console and the browser, wait until the sites know something, and take the pictures."""
+    # A browser without a graphics card takes the processors that the sites' exchange needs: they get more time for it.
     with LocalFleet(parse_job(DEMO_JOB, ["training.pace=0.5"], "screenshots"), 18100) as fleet:
         reference = [f"--reference={REFERENCE}"] if REFERENCE.exists() else []
         sites = ",".join(f"{name}={url}" for name, url in fleet.urls.items())
