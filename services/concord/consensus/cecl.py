@@ -24,7 +24,7 @@ from torch import Tensor
 
 from concord.consensus.algorithm import EdgeEnd, EdgeTerms, LocalStep, Message, PartLayout
 from concord.consensus.compression import Packing, SenderMemory, packing_of
-from concord.consensus.ecl import Ecl
+from concord.consensus.ecl import Ecl, averaging_of
 from concord.consensus.options import AlgorithmOptions
 from concord.consensus.preconditioner import Preconditioner
 
@@ -53,7 +53,7 @@ class CEcl(Ecl):
         kept = 1.0 if options.compression == "none" else options.keep
         drift = max(end.step.rate * (end.step.steps / kept - 1) for end in (ours, theirs))
         penalty = options.penalty_scale / (drift * max(ours.degree, theirs.degree))
-        return EdgeTerms(penalty=penalty, averaging=options.averaging)
+        return EdgeTerms(penalty=penalty, averaging=averaging_of(options, usual=1.0))
 
     def layout(self) -> Mapping[str, PartLayout]:
         return self._layout

@@ -6,7 +6,9 @@ with the sign of the edge end, u_ij = A_ij z_ij; this form needs no signs:
 
     local step   w    <- (w / mu - g + sum_j eta_ij u_ij) / (1 / mu + sum_j eta_ij)
     message      m_ij  = 2 w - u_ij
-    on receipt   u_ij <- (1 - theta) u_ij + theta m_ji         theta = 1: PDMM, theta = 1/2: ADMM
+    on receipt   u_ij <- (1 - theta) u_ij + theta m_ji         theta = 1: PDMM, theta = 1/2: ADMM, the default
+
+With theta = 1 a site repeats its neighbours' last motion in full; where messages are steadily late, that swings.
 
 With preconditioner `adam` mu is a number for each coordinate, mu / s with s from `Preconditioner`, in the local step
 only. At rest g = sum_j eta_ij (u_ij - w) whatever mu is, so it may differ between sites and change with time.
@@ -25,6 +27,7 @@ from concord.consensus.options import AlgorithmOptions
 from concord.consensus.preconditioner import Preconditioner
 
 DEFAULT_PENALTY = 1.0
+DEFAULT_AVERAGING = 0.5
 
 
 class Ecl(AnchoredAlgorithm):
@@ -44,7 +47,7 @@ class Ecl(AnchoredAlgorithm):
     @classmethod
     def edge_terms(cls, ours: EdgeEnd, theirs: EdgeEnd, options: AlgorithmOptions) -> EdgeTerms:
         penalty = DEFAULT_PENALTY if options.penalty is None else options.penalty
-        return EdgeTerms(penalty=penalty, averaging=options.averaging)
+        return EdgeTerms(penalty=penalty, averaging=averaging_of(options))
 
     def state(self) -> dict[str, Tensor]:
         scaling = {} if self._preconditioner is None else self._preconditioner.state()
@@ -90,7 +93,12 @@ class EclIsvr(Ecl):
     @classmethod
     def edge_terms(cls, ours: EdgeEnd, theirs: EdgeEnd, options: AlgorithmOptions) -> EdgeTerms:
         penalty = options.penalty_scale / (longest_drift(ours, theirs) * max(ours.degree, theirs.degree))
-        return EdgeTerms(penalty=penalty, averaging=options.averaging)
+        return EdgeTerms(penalty=penalty, averaging=averaging_of(options))
+
+
+def averaging_of(options: AlgorithmOptions, usual: float = DEFAULT_AVERAGING) -> float:
+    """Theta as the job has it, or else the usual one of the algorithm."""
+    return usual if options.averaging is None else options.averaging
 
 
 def longest_drift(ours: EdgeEnd, theirs: EdgeEnd) -> float:

@@ -18,8 +18,9 @@ class AlgorithmOptions:
     name: which algorithm; `algorithm_names` lists them.
     penalty: eta of ecl, in loss per squared parameter unit (None: 1). Larger ties the sites closer and slows
         the motion they have in common.
-    averaging: theta of ecl, ecl-isvr, c-ecl and sm-ecl, from above 0 to 1, no unit. 1 takes a neighbour's message
-        whole (PDMM, fastest); 0.5 takes half of it (ADMM, calmest).
+    averaging: theta of ecl, ecl-isvr, c-ecl and sm-ecl, from above 0 to 1, no unit (None: as the algorithm has it).
+        1 takes a neighbour's message whole (PDMM: fastest, but swings where news is a round late); 0.5 takes half of
+        it (ADMM, calmest).
     penalty_scale: multiplies the penalty that ecl-isvr and c-ecl derive, no unit. Three to ten helps where sites drift
         apart between messages.
     gamma_scale: of sm-ecl, no unit: one over the penalty is gamma_scale * 7 * learning rate
@@ -39,7 +40,7 @@ class AlgorithmOptions:
 
     name: str = "ecl-isvr"
     penalty: float | None = None
-    averaging: float = 1.0
+    averaging: float | None = None
     penalty_scale: float = 1.0
     gamma_scale: float = 0.35
     preconditioner: str = "none"
@@ -55,7 +56,7 @@ class AlgorithmOptions:
         require_positive("penalty_scale", self.penalty_scale)
         require_positive("gamma_scale", self.gamma_scale)
         require_positive("proximal", self.proximal)
-        if not 0 < self.averaging <= 1:
+        if self.averaging is not None and not 0 < self.averaging <= 1:
             raise JobError(f"averaging is {self.averaging}; it must be above 0 and at most 1")
         if not 0 < self.keep <= 1:
             raise JobError(f"keep is {self.keep}; it must be above 0 and at most 1")

@@ -37,6 +37,7 @@ from torch import Tensor
 
 from concord.consensus.algorithm import EdgeEnd, EdgeTerms, LocalStep, Message
 from concord.consensus.base import AnchoredAlgorithm
+from concord.consensus.ecl import averaging_of
 from concord.consensus.options import AlgorithmOptions
 
 MIXING = 0.5
@@ -97,7 +98,7 @@ class SmEcl(AnchoredAlgorithm):
     @classmethod
     def edge_terms(cls, ours: EdgeEnd, theirs: EdgeEnd, options: AlgorithmOptions) -> EdgeTerms:
         gamma = options.gamma_scale * REACH_STEPS * max(ours.step.rate, theirs.step.rate)
-        return EdgeTerms(penalty=1 / (gamma * max(ours.degree, theirs.degree)), averaging=options.averaging)
+        return EdgeTerms(penalty=1 / (gamma * max(ours.degree, theirs.degree)), averaging=averaging_of(options, usual=1.0))
 
     def state(self) -> dict[str, Tensor]:
         counters = {
