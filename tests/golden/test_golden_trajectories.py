@@ -25,9 +25,9 @@ DIM = 5
 MARKS = (10, 20, 60)
 """Ticks at which the models are written down."""
 RUNS = {
-    "ecl-pdmm": AlgorithmOptions("ecl", penalty=0.7),
+    "ecl-pdmm": AlgorithmOptions("ecl", penalty=0.7, averaging=1.0),
     "ecl-admm": AlgorithmOptions("ecl", penalty=0.7, averaging=0.5),
-    "ecl-isvr": AlgorithmOptions("ecl-isvr"),
+    "ecl-isvr": AlgorithmOptions("ecl-isvr", averaging=1.0),
     "c-ecl": AlgorithmOptions("c-ecl", keep=0.4),
     "c-ecl-top-int8": AlgorithmOptions("c-ecl", compression="top-k", keep=0.4, number_format="int8"),
     "sm-ecl": AlgorithmOptions("sm-ecl"),

@@ -142,10 +142,10 @@ def isvr(i: str, j: str) -> float:
 
 
 CASES: list[tuple[AlgorithmOptions, Reference]] = [
-    (AlgorithmOptions("ecl", penalty=0.8), ecl(even, 1.0)),
+    (AlgorithmOptions("ecl", penalty=0.8, averaging=1.0), ecl(even, 1.0)),
     (AlgorithmOptions("ecl", penalty=0.8, averaging=0.5), ecl(even, 0.5)),
-    (AlgorithmOptions("ecl-isvr"), ecl(isvr, 1.0)),
-    (AlgorithmOptions("ecl-isvr", averaging=0.5), ecl(isvr, 0.5)),
+    (AlgorithmOptions("ecl-isvr", averaging=1.0), ecl(isvr, 1.0)),
+    (AlgorithmOptions("ecl-isvr"), ecl(isvr, 0.5)),
     (AlgorithmOptions("sm-ecl"), sm_ecl),
     (AlgorithmOptions("gossip"), gossip),
     (AlgorithmOptions("dpsgd"), dpsgd),
@@ -168,7 +168,9 @@ def test_isvr_with_equal_degrees_is_the_two_line_optimiser() -> None:
     """w <- (1 - 1/K)(w - mu g) + (1/K) mean of the anchors."""
     ring = build_topology("ring", SITES)
     problem = Quadratics.draw(SITES, dim=len(START), seed=5)
-    fleet = Fleet(ring, problem.gradients, START, AlgorithmOptions(), LocalStep(MU, K), Pace(lock_step=True))
+    fleet = Fleet(
+        ring, problem.gradients, START, AlgorithmOptions(averaging=1.0), LocalStep(MU, K), Pace(lock_step=True)
+    )
     w = dict.fromkeys(SITES, START)
     u = {(i, j): START for i in SITES for j in ring.neighbours(i)}
     for tick in range(1, TICKS + 1):

@@ -137,7 +137,7 @@ def test_restarts_from_checkpoints_change_not_one_bit(
 def test_terms_follow_the_part_that_is_told() -> None:
     ends = EdgeEnd(LocalStep(0.1, 5), 3), EdgeEnd(LocalStep(0.2, 3), 1)
     assert edge_terms(options(keep=0.5, averaging=0.5), *ends) == EdgeTerms(1 / (0.2 * (3 / 0.5 - 1) * 3), 0.5)
-    assert edge_terms(options("none"), *ends) == edge_terms(AlgorithmOptions("ecl-isvr"), *ends)
+    assert edge_terms(options("none"), *ends) == edge_terms(AlgorithmOptions("ecl-isvr", averaging=1.0), *ends)
 
 
 @pytest.mark.parametrize("keep", [0.0, -0.1, 1.1, float("nan")])

@@ -98,7 +98,9 @@ class SmEcl(AnchoredAlgorithm):
     @classmethod
     def edge_terms(cls, ours: EdgeEnd, theirs: EdgeEnd, options: AlgorithmOptions) -> EdgeTerms:
         gamma = options.gamma_scale * REACH_STEPS * max(ours.step.rate, theirs.step.rate)
-        return EdgeTerms(penalty=1 / (gamma * max(ours.degree, theirs.degree)), averaging=averaging_of(options, usual=1.0))
+        return EdgeTerms(
+            penalty=1 / (gamma * max(ours.degree, theirs.degree)), averaging=averaging_of(options, usual=1.0)
+        )
 
     def state(self) -> dict[str, Tensor]:
         counters = {
