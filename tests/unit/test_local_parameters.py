@@ -40,7 +40,7 @@ task: {name: digits, options: {hidden: 32}}
 sites: 4
 split: {kind: classes-per-site, classes: [2, 3]}
 topology: ring
-training: {rounds: 30, pace: 0, local_steps: 8, learning_rate: 0.3, local: ["2.*"]}
+training: {rounds: 60, pace: 0, local_steps: 8, learning_rate: 0.3, local: ["2.*"]}
 simulation: {evaluate_every: 1000, network: {loss: 0.2}, sites: {N4: {speed: 0.5, crashes: [{at: 0.5, down: 0.1}]}}}
 checkpoint: {every: 0.2}
 """
