@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tarfile
-import tempfile
 from pathlib import Path
 
-from tools.npm import TOOLS, Package, fetch
+from tools.kept import TOOLS, keep, scratch
+from tools.npm import Package, fetch
 
 PACKAGE = Package(
     "axe-core",
@@ -19,9 +19,8 @@ SCRIPT = TOOLS / f"axe-{PACKAGE.version}.min.js"
 def find() -> Path:
     """The script's path; SystemExit if it cannot be had."""
     if not SCRIPT.exists():
-        TOOLS.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=TOOLS) as directory:
-            with tarfile.open(fetch(PACKAGE, Path(directory), "axe-core")) as archive:
+        with scratch() as directory:
+            with tarfile.open(fetch(PACKAGE, directory, "axe-core")) as archive:
                 archive.extract("package/axe.min.js", directory, filter="data")
-            (Path(directory) / "package" / "axe.min.js").rename(SCRIPT)
+            keep(directory / "package" / "axe.min.js", SCRIPT)
     return SCRIPT

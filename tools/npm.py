@@ -9,9 +9,6 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-TOOLS = Path(__file__).parents[1] / "out" / "tools"
-"""Where what was fetched is kept."""
-
 
 @dataclass(frozen=True, slots=True)
 class Package:
