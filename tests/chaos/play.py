@@ -26,10 +26,10 @@ JOB = """\
 name: chaos
 task: digits
 sites: 4
-split: {kind: classes-per-site, classes: [5, 5], seed: 0}
+split: {kind: classes-per-site, classes: [5, 5], seed: 1}
 topology: ring
 algorithm: ecl-isvr
-training: {rounds: 400, pace: 0.05, local_steps: 8, batch_size: 32, learning_rate: 0.1}
+training: {rounds: 400, pace: 0.05, local_steps: 8, batch_size: 32, learning_rate: 0.5}
 exchange: {timeout: 2}
 checkpoint: {every: 0.5}
 serving: {every: 0.5}
