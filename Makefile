@@ -24,7 +24,7 @@ IMAGE_ARGS ?=
 .PHONY: help install demo figure1 figure2 paper test check lint type arch audit proof fuzz chaos soak e2e bench loadtest
 .PHONY: peers serving-peers test-kserve swaps image test-containers clean
 .PHONY: kind-up kind-demo kind-down chart-docs rendered
-.PHONY: screenshots docs error-docs pictures
+.PHONY: screenshots docs error-docs metric-docs pictures
 
 help:  ## List the verbs.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ docs: $(VENV)/dev.stamp  ## Build the documentation site into out/docs; a link t
 
 error-docs: $(VENV)/dev.stamp  ## Make docs/errors.md anew.
 	$(BIN)/python -m tools.error_docs
+
+metric-docs: $(VENV)/dev.stamp  ## Make docs/metrics.md anew.
+	$(BIN)/python -m tools.metric_docs
 
 pictures: $(VENV)/dev.stamp  ## Draw the pictures of docs/idea.md anew.
 	$(BIN)/python -m tools.site.pictures

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import cast
 
@@ -22,6 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
 
 from concord.errors import JobError, MailboxError
+from concord.histogram import LATENCY, Histogram
 
 NOTHING_YET = "0-0"
 """The ticket of a stream that has no entry: smaller than any other."""
@@ -65,6 +67,14 @@ class LinkOptions:
     waiters: int = 64
 
 
+@dataclass(slots=True)
+class LinkState:
+    """What a link has seen: seconds of commands that were answered, and how many were not."""
+
+    seconds: Histogram = field(default_factory=lambda: Histogram(LATENCY))
+    failures: int = 0
+
+
 def site_prefix(federation: str, site: str) -> str:
     """What every Redis key of one site begins with; the braces keep them in one slot of a Redis cluster."""
     return f"concord:{{{federation}:{site}}}"
@@ -75,6 +85,7 @@ class RedisLink:
 
     def __init__(self, url: str, options: LinkOptions | None = None) -> None:
         options = options or LinkOptions()
+        self.state = LinkState()
         self._timeout = options.timeout
         self._closed = False
         # A pooled connection that a restarted server closed fails at its first use, so a command is tried
@@ -88,7 +99,7 @@ class RedisLink:
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> object:
         """A script's answer; its source is sent once, and again to a server that does not know it."""
-        with self._translated():
+        with self._translated(), self._timed():
             try:
                 return await self._ask("EVALSHA", script.digest, len(keys), *keys, *args)
             except NoScriptError:
@@ -96,12 +107,12 @@ class RedisLink:
 
     async def command(self, *words: Word) -> object:
         """The answer to one command."""
-        with self._translated():
+        with self._translated(), self._timed():
             return await self._ask(*words)
 
     async def together(self, commands: Sequence[tuple[Word, ...]]) -> list[object]:
         """The answers to several commands in one round trip, with nothing between them; all happen or none."""
-        with self._translated():
+        with self._translated(), self._timed():
             async with self._client.pipeline(transaction=True) as pipeline:
                 for words in commands:
                     pipeline.execute_command(*words)
@@ -127,6 +138,17 @@ class RedisLink:
         await self._client.aclose()
         await self._waiting.aclose()
 
+    async def memory(self) -> tuple[int, int]:
+        """Bytes that the server's data take, and how many they may (0: as many as there are)."""
+        info = cast("dict[str, int]", await self.command("INFO", "memory"))
+        return int(info["used_memory"]), int(info.get("maxmemory", 0))
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.state.seconds.observe(time.perf_counter() - began)
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         if self._closed:
@@ -134,8 +156,10 @@ class RedisLink:
         try:
             yield
         except OutOfMemoryError as error:
+            self.state.failures += 1
             raise RedisFullError("Redis is full and refused a write; give it more memory") from error
         except (RedisError, OSError, TimeoutError) as error:
+            self.state.failures += 1
             detail = str(error)[:_DETAIL_LIMIT] or type(error).__name__
             raise MailboxError(f"Redis did not answer as it should: {detail}") from error
 

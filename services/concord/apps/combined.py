@@ -21,6 +21,7 @@ from concord.apps.garbage import settle
 from concord.apps.health import TrainerHealth, add_health
 from concord.apps.inference import InferenceService, create_inference, inference_settings
 from concord.apps.members import Members
+from concord.apps.metrics import add_metrics
 from concord.apps.serve import Server, bind, connection_limits
 from concord.apps.shortcut import Shortcut
 from concord.apps.trainer import (
@@ -30,6 +31,7 @@ from concord.apps.trainer import (
     job_predictor,
     job_task,
     keeping_checkpoints,
+    read_trainer,
     train_beside,
 )
 from concord.job import Job
@@ -37,6 +39,8 @@ from concord.mailbox.redis import RedisMailbox
 from concord.serving.snapshots import RedisShelf
 from concord.settings import Settings
 from concord.site.post import Post
+from concord.telemetry.redis import RedisMemory, redis_source
+from concord.telemetry.registry import Telemetry
 
 
 def run(job: Job, settings: Settings) -> None:
@@ -55,12 +59,21 @@ def run(job: Job, settings: Settings) -> None:
     with keeping_checkpoints():
         trainer = build_trainer(job, settings, task, post, members.now)
     health = TrainerHealth(trainer, mailbox, job.training.pace)
-    app = create_app(exchange, inference, health, door)
+    memory = RedisMemory(mailbox.link)
+    telemetry = Telemetry(
+        "site",
+        read_trainer(trainer, members),
+        exchange.read,
+        inference.read,
+        redis_source(mailbox.link.state, shelf.link.state),
+        memory.read,
+    )
+    app = create_app(exchange, inference, health, telemetry, door)
     server = Server(app, listener, on_stop=exchange.release, limits=limits, turned_away=turned_away)
 
     async def serve(ready: Ready, stop: asyncio.Event) -> None:
         following = follow_members(trainer, job, settings.site, members)
-        async with beside(post.run(), following), server.running():
+        async with beside(post.run(), following, memory.run()), server.running():
             ready()
             await stop.wait()
         await mailbox.close()
@@ -71,7 +84,11 @@ def run(job: Job, settings: Settings) -> None:
 
 
 def create_app(
-    exchange: ExchangeService, inference: InferenceService, trainer: TrainerHealth, door: Server | None = None
+    exchange: ExchangeService,
+    inference: InferenceService,
+    trainer: TrainerHealth,
+    telemetry: Telemetry,
+    door: Server | None = None,
 ) -> FastAPI:
     """One app with the routes of both services; `door` serves as long as it does.
 
@@ -92,4 +109,5 @@ def create_app(
     app.add_middleware(Shortcut, routes=inference.busiest())
     app.include_router(exchange.router)
     add_health(app, trainer.started, live, exchange.ready)
+    add_metrics(app, telemetry)
     return app

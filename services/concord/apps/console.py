@@ -12,7 +12,7 @@ import logging
 import secrets
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -23,6 +23,7 @@ from starlette.responses import StreamingResponse
 import concord
 from concord.apps.bare_routes import bare_router, read_body
 from concord.apps.console_page import HEADERS, Page
+from concord.apps.metrics import add_metrics
 from concord.apps.serve import Server, bind
 from concord.apps.serve import run as serve_process
 from concord.console.feed import Feed
@@ -32,6 +33,7 @@ from concord.console.places import Place
 from concord.console.recording import Recording
 from concord.crew import Crew
 from concord.errors import BodyError, BodyTooLargeError, TransportError
+from concord.telemetry.registry import Reading, Telemetry
 from concord.transport.site_client import SiteClient
 
 log = logging.getLogger(__name__)
@@ -89,6 +91,7 @@ class Console:
         self._browsers = 0
         self._stopping = False
         self._looked = False
+        self._silent = 0
 
     def server(self) -> Server:
         """The server of it, on a bound port."""
@@ -110,6 +113,7 @@ class Console:
         app.include_router(router)
         for path, endpoint in (("/startupz", self.started), ("/healthz", self.live), ("/readyz", self.started)):
             app.add_api_route(path, endpoint, methods=["GET"], tags=["health"])
+        add_metrics(app, Telemetry("console", self._read))
         if self._settings.hosts:
             # A page of elsewhere whose name was made to mean this machine must not get at the sites.
             app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(self._settings.hosts), www_redirect=False)
@@ -141,6 +145,7 @@ class Console:
         answers = await ask_all(self._client, self._settings.places, TransportError)
         others = await ask_all(self._client, self._settings.reference_places, TransportError)
         self._looked = True
+        self._silent = sum(isinstance(answer, str) for answer in answers.values())
         at = self._now
         change = self._view.take(answers, at) or {}
         if others and (other := self._other.take(others, at)) and other["points"]:
@@ -149,6 +154,11 @@ class Console:
             self._feed.publish("delta", _dump(change))
             self._bell.set()
             self._bell = asyncio.Event()
+
+    def _read(self) -> Iterator[Reading]:
+        yield Reading("concord_console_listeners", self._browsers)
+        yield Reading("concord_console_sites", len(self._places))
+        yield Reading("concord_console_sites_unreachable", self._silent)
 
     @property
     def _now(self) -> float:

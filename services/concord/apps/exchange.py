@@ -15,6 +15,7 @@ from concord.apps.door import open_door, opened
 from concord.apps.exchange_routes import ExchangeService, ExchangeSettings
 from concord.apps.health import add_health
 from concord.apps.members import Members
+from concord.apps.metrics import add_metrics
 from concord.apps.reach import plan_routes
 from concord.apps.serve import Server, bind, connection_limits
 from concord.apps.serve import run as serve_process
@@ -26,6 +27,8 @@ from concord.job.membership import Membership
 from concord.mailbox.redis import RedisMailbox
 from concord.settings import Settings
 from concord.site.ports import Mailbox
+from concord.telemetry.redis import redis_source
+from concord.telemetry.registry import Telemetry
 from concord.transport.identity import INSECURE, Certified
 from concord.transport.lane import EdgeRoute
 from concord.transport.tls import SiteTls
@@ -94,11 +97,13 @@ def run(job: Job, settings: Settings) -> None:
     limits, turned_away = connection_limits(settings), service.state.turned_away
     door = open_door(service.door, service.tls, settings, service.release, turned_away)
     listener = bind(settings.host, settings.port)
-    server = Server(create_app(service, door), listener, service.release, limits=limits, turned_away=turned_away)
+    telemetry = Telemetry("exchange", service.read, redis_source(mailbox.link.state))
+    app = create_app(service, telemetry, door)
+    server = Server(app, listener, service.release, limits=limits, turned_away=turned_away)
     serve_process(server, at_end=mailbox.close)
 
 
-def create_app(service: ExchangeService, door: Server | None = None) -> FastAPI:
+def create_app(service: ExchangeService, telemetry: Telemetry | None = None, door: Server | None = None) -> FastAPI:
     """An app of the exchange alone, for a process that does nothing else; `door` serves as long as it does."""
 
     @asynccontextmanager
@@ -109,4 +114,5 @@ def create_app(service: ExchangeService, door: Server | None = None) -> FastAPI:
     app = FastAPI(title="Concord exchange", version=concord.__version__, lifespan=lifespan)
     app.include_router(service.router)
     add_health(app, service.started, service.live, service.ready)
+    add_metrics(app, telemetry or Telemetry("exchange", service.read))
     return app

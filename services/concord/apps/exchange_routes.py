@@ -39,6 +39,7 @@ from concord.sealed import digest
 from concord.settings import Secret
 from concord.site.edges import NOTE_STATUS
 from concord.site.ports import Mailbox
+from concord.telemetry.exchange import exchange_source
 from concord.transport.acceptance import Acceptance, EdgeBook
 from concord.transport.courier import Courier
 from concord.transport.http import NeighbourClient
@@ -95,6 +96,7 @@ class ExchangeService:
     def __init__(self, mailbox: Mailbox, settings: ExchangeSettings, clock: Clock, rng: random.Random) -> None:
         self.state = ExchangeState(settings.site)
         self.tls = settings.tls if isinstance(settings.tls, SiteTls) else None
+        self.read = exchange_source(self.state, self.tls)
         self.door = self._door_routes()
         self.router = self._routes()
         self._mailbox = mailbox

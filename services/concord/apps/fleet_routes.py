@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Response
 
 import concord
 from concord.apps.health import NO
+from concord.apps.metrics import add_metrics
+from concord.telemetry.registry import Reading, Telemetry
 
 
 class Answers(Protocol):
@@ -46,7 +49,20 @@ def create_app(fleet: Answers) -> FastAPI:
     for path, answer in (("/startupz", startup), ("/healthz", live), ("/readyz", ready)):
         app.add_api_route(path, answer, methods=["GET"], tags=["health"], responses=NO)
     app.add_api_route("/v1/status", status, methods=["GET"], tags=["fleet"])
+    add_metrics(app, Telemetry("fleet", lambda: _read(fleet.status())))
     return app
+
+
+def _read(status: Mapping[str, Any]) -> Iterator[Reading]:
+    yield Reading("concord_fleet_leading", bool(status["leading"]))
+    yield Reading("concord_fleet_has_leader", bool(status["leader"]))
+    yield Reading("concord_fleet_members", sum(bool(site["member"]) for site in status["sites"].values()))
+    yield Reading("concord_fleet_sites_ready", len(status["ready"]))
+    yield Reading("concord_fleet_sites_waiting", len(status["waiting"]))
+    yield Reading("concord_fleet_problems", len(status["problems"]))
+    yield Reading("concord_fleet_failures", len(status["failures"]))
+    if status["version"] is not None:
+        yield Reading("concord_fleet_topology_version", status["version"])
 
 
 def _json(code: int, fields: dict[str, object]) -> Response:

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 import concord
 from concord.apps.health import add_health
 from concord.apps.inference_routes import InferenceService, InferenceSettings
+from concord.apps.metrics import add_metrics
 from concord.apps.model_routes import ModelOptions
 from concord.apps.processors import inference_threads
 from concord.apps.serve import Server, bind, connection_limits
@@ -24,6 +25,8 @@ from concord.serving.predictor import Predictor
 from concord.serving.snapshots import RedisShelf
 from concord.settings import Settings
 from concord.site.ports import SnapshotShelf
+from concord.telemetry.redis import redis_source
+from concord.telemetry.registry import Telemetry
 
 __all__ = ["InferenceService", "InferenceSettings", "create_app", "create_inference", "inference_settings", "run"]
 
@@ -35,7 +38,8 @@ def run(job: Job, settings: Settings) -> None:
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
     task = job_task(job)
     service = create_inference(job_predictor(job, task), shelf, inference_settings(job, task, settings))
-    server = Server(create_app(service), listener, drain=settings.drain, limits=connection_limits(settings))
+    telemetry = Telemetry("inference", service.read, redis_source(shelf.link.state))
+    server = Server(create_app(service, telemetry), listener, drain=settings.drain, limits=connection_limits(settings))
     serve_process(server, at_end=shelf.close)
 
 
@@ -53,7 +57,7 @@ def create_inference(
     return InferenceService(predictor, shelf, settings or InferenceSettings())
 
 
-def create_app(service: InferenceService) -> FastAPI:
+def create_app(service: InferenceService, telemetry: Telemetry | None = None) -> FastAPI:
     """An app of the prediction routes alone, for a process that does nothing else."""
 
     @asynccontextmanager
@@ -65,4 +69,5 @@ def create_app(service: InferenceService) -> FastAPI:
     app.include_router(service.router)
     app.add_middleware(Shortcut, routes=service.busiest())
     add_health(app, service.live, service.live, service.ready)
+    add_metrics(app, telemetry or Telemetry("inference", service.read))
     return app

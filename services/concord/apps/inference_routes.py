@@ -36,6 +36,7 @@ from concord.serving.predictor import PERSONAL_SUFFIX, Prediction, Predictor, Se
 from concord.serving.versions import Versions
 from concord.serving.watcher import WatchTimes
 from concord.site.ports import SnapshotShelf
+from concord.telemetry.inference import inference_source
 
 Read = Callable[[Request, bytes, ServedModel], Question]
 T = TypeVar("T")
@@ -77,6 +78,7 @@ class InferenceService:
         self.models = ModelService(predictor, shelf, settings.models, settings.watch, clock)
         self.watcher = self.models.watcher
         self.batcher = Batcher(settings.batch)
+        self.read = inference_source(self.state, self.batcher, predictor, self.watcher, self.models.shadow)
         self.router = self._routes()
         self._versions = Versions(predictor, shelf, settings.versions_kept)
         self._settings = settings

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -45,6 +46,9 @@ from concord.site.loop import Facts, Packed, Trainer
 from concord.site.own import OwnParameters
 from concord.site.post import Post
 from concord.suggest import unknown
+from concord.telemetry.redis import RedisMemory, redis_source
+from concord.telemetry.registry import Source, Telemetry
+from concord.telemetry.trainer import trainer_source
 
 log = logging.getLogger(__name__)
 
@@ -228,17 +232,24 @@ def run(job: Job, settings: Settings) -> None:
     members = Members(job, settings)
     with keeping_checkpoints():
         trainer = build_trainer(job, settings, task, post, members.now)
-    server = Server(
-        TrainerHealth(trainer, mailbox, job.training.pace).app(), listener, limits=connection_limits(settings)
-    )
+    memory = RedisMemory(mailbox.link)
+    links = redis_source(mailbox.link.state, shelf.link.state)
+    telemetry = Telemetry("trainer", read_trainer(trainer, members), links, memory.read)
+    health = TrainerHealth(trainer, mailbox, job.training.pace)
+    server = Server(health.app(telemetry), listener, limits=connection_limits(settings))
 
     async def carry(ready: Ready, stop: asyncio.Event) -> None:
         following = follow_members(trainer, job, settings.site, members)
-        async with beside(post.run(), following), server.running():
+        async with beside(post.run(), following, memory.run()), server.running():
             ready()
             await stop.wait()
 
     train_beside(carry, trainer)
+
+
+def read_trainer(trainer: Trainer, members: Members) -> Source:
+    """Readings of a trainer and of the members that it follows."""
+    return trainer_source(trainer, lambda: members.now.version, time.time)
 
 
 def train_beside(service: Service, trainer: Trainer) -> None:

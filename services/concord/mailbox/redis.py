@@ -37,7 +37,7 @@ class RedisMailbox:
     ) -> None:
         self.keys = MailboxKeys(federation, site)
         self._limits = limits or MailboxLimits()
-        self._link = RedisLink(url, options)
+        self.link = RedisLink(url, options)
 
     async def put(self, box: Box, neighbour: str, slot: Slot) -> Receipt:
         """See the port; MailboxError if the slot or the mailbox would grow over its limit."""
@@ -46,12 +46,12 @@ class RedisMailbox:
         staged = self.keys.staged(secrets.token_hex(8))
         beside = not 0 < len(slot.blob) <= _INLINE_BYTES
         if beside:
-            await self._link.command("SET", staged, slot.blob, "PX", _STAGED_MS)
+            await self.link.command("SET", staged, slot.blob, "PX", _STAGED_MS)
         names = (self.keys.slot(box, neighbour), self.keys.news(box), self.keys.ledger)
         keys = [*names, self.keys.blob(box, neighbour), staged]
         blob = b"" if beside else slot.blob
         args: list[Word] = [*_words(slot.stamp), blob, lifetime, self._limits.max_total_bytes]
-        answer = cast("tuple[int, bytes, bytes, bytes]", await self._link.run(_PUT_NEWEST, keys, args))
+        answer = cast("tuple[int, bytes, bytes, bytes]", await self.link.run(_PUT_NEWEST, keys, args))
         outcome, *newest = answer
         if outcome == _NO_ROOM:
             raise self._limits.over_total(len(slot.blob))
@@ -67,7 +67,7 @@ class RedisMailbox:
             return {}
         keys = [key for name in seen for key in (self.keys.slot(box, name), self.keys.blob(box, name))]
         args: list[Word] = [word for stamp in seen.values() for word in _words(stamp)]
-        answer = await self._link.run(_COLLECT, keys, [*args, _INLINE_BYTES])
+        answer = await self.link.run(_COLLECT, keys, [*args, _INLINE_BYTES])
         found = cast("list[list[bytes] | None]", answer)
         slots = {name: Slot(_stamp(fields[:3]), fields[3]) for name, fields in zip(seen, found, strict=True) if fields}
         for name in [name for name, slot in slots.items() if not slot.blob]:
@@ -80,7 +80,7 @@ class RedisMailbox:
 
     async def _fetch(self, box: Box, neighbour: str) -> Slot | None:
         """A slot whatever its size; the stamp may be newer than it was a moment ago, but it is that of the blob."""
-        stamp, blob = await self._link.together(
+        stamp, blob = await self.link.together(
             [
                 ("HMGET", self.keys.slot(box, neighbour), "epoch", "incarnation", "sequence"),
                 ("GET", self.keys.blob(box, neighbour)),
@@ -93,31 +93,31 @@ class RedisMailbox:
 
     async def ticket(self, box: Box) -> str:
         """See the port."""
-        return await self._link.ticket(self.keys.news(box))
+        return await self.link.ticket(self.keys.news(box))
 
     async def wait(self, box: Box, ticket: str, timeout: float) -> str:
         """See the port."""
-        return await self._link.wait(self.keys.news(box), ticket, timeout)
+        return await self.link.wait(self.keys.news(box), ticket, timeout)
 
     async def discard(self, box: Box, neighbour: str) -> None:
         """See the port."""
         slot = self.keys.slot(box, neighbour)
-        await self._link.together(
+        await self.link.together(
             [("DEL", slot, self.keys.blob(box, neighbour)), ("HDEL", self.keys.ledger, slot)],
         )
 
     async def write_note(self, name: str, text: str) -> None:
         """See the port."""
-        await self._link.command("SET", self.keys.note(name), text)
+        await self.link.command("SET", self.keys.note(name), text)
 
     async def read_note(self, name: str) -> str | None:
         """See the port."""
-        text = cast("bytes | None", await self._link.command("GET", self.keys.note(name)))
+        text = cast("bytes | None", await self.link.command("GET", self.keys.note(name)))
         return None if text is None else text.decode()
 
     async def close(self) -> None:
         """See the port."""
-        await self._link.close()
+        await self.link.close()
 
 
 def _load(name: str) -> Script:

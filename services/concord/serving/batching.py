@@ -74,7 +74,7 @@ class Batcher:
         self, limits: BatchLimits, worker: Executor | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.state = BatchState()
-        self._limits = limits
+        self.limits = limits
         self._worker = worker or ThreadPoolExecutor(max_workers=1, thread_name_prefix="predict")
         self._clock = clock
         self._queue: FairQueue[_Request] = FairQueue(limits.queue_rows)
@@ -85,7 +85,7 @@ class Batcher:
     @property
     def crowded(self) -> bool:
         """Whether a request just submitted may have to wait for others than those computed together with it."""
-        return self._busy or self._queue.rows > self._limits.rows
+        return self._busy or self._queue.rows > self.limits.rows
 
     @property
     def waiting(self) -> int:
@@ -130,7 +130,7 @@ class Batcher:
         rows = sum(request.rows for request in batch)
         self._count(len(batch), rows)
         inputs = [request.inputs for request in batch]
-        if self._pace.expect(served, rows) > self._limits.inline_seconds:
+        if self._pace.expect(served, rows) > self.limits.inline_seconds:
             self._busy = True
             answers = loop.run_in_executor(self._worker, self._answer, served, rows, inputs)
             answers.add_done_callback(lambda done: self._receive(batch, done))
@@ -147,8 +147,8 @@ class Batcher:
 
     def _take(self) -> list[_Request]:
         while True:
-            taken = self._queue.take(self._limits.rows)
-            earliest = self._clock() - self._limits.queue_seconds
+            taken = self._queue.take(self.limits.rows)
+            earliest = self._clock() - self.limits.queue_seconds
             for late in [request for request in taken if request.since < earliest]:
                 self._push_out(late)
             batch = [request for request in taken if not request.is_gone]

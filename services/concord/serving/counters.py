@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
-LATENCY_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-"""Upper bounds in seconds of the latency classes; one more class holds everything above."""
-
-
-@dataclass(slots=True)
-class Histogram:
-    """`counts[i]` observations were at most `bounds[i]`, and above the bound before it; not cumulative."""
-
-    bounds: tuple[float, ...] = LATENCY_BOUNDS
-    counts: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS) + 1))
-    total: float = 0.0
-
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+from concord.histogram import LATENCY, Histogram
 
 
 @dataclass(slots=True)
@@ -37,7 +21,7 @@ class InferenceState:
         self.requests[route, status] += 1
         histogram = self.latency.get(route)
         if histogram is None:
-            histogram = self.latency[route] = Histogram()
+            histogram = self.latency[route] = Histogram(LATENCY)
         histogram.observe(seconds)
 
     @property

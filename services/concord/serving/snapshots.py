@@ -140,7 +140,7 @@ class RedisShelf:
         options: LinkOptions | None = None,
     ) -> None:
         self._keep = keep
-        self._link = RedisLink(url, options)
+        self.link = RedisLink(url, options)
         prefix = site_prefix(federation, site)
         self._index = f"{prefix}:snapshots"
         self._news = f"{prefix}:news:snapshots"
@@ -169,7 +169,7 @@ class RedisShelf:
             wanted = await self.newest_version() if version is None else version
             if wanted is None:
                 return None
-            answer = await self._link.command("HMGET", self._key(wanted), "about", "blob")
+            answer = await self.link.command("HMGET", self._key(wanted), "about", "blob")
             about, blob = cast("tuple[bytes | None, bytes | None]", answer)
             if about is not None and blob is not None:
                 return _snapshot(about, blob)
@@ -182,7 +182,7 @@ class RedisShelf:
         """See the port."""
         versions = await self._versions()
         questions = [("HGET", self._key(version), "about") for version in versions]
-        *abouts, marks = await self._link.together([*questions, ("HGETALL", self._marks)])
+        *abouts, marks = await self.link.together([*questions, ("HGETALL", self._marks)])
         # One that was taken down between the two questions is not there.
         found = tuple(_snapshot(about, b"") for about in cast("list[bytes | None]", abouts) if about is not None)
         return Stock(found, _read_marks(cast("Mapping[bytes, bytes]", marks)))
@@ -190,36 +190,36 @@ class RedisShelf:
     async def mark(self, mark: Mark, version: int) -> MarkResult:
         """See the port."""
         keys = [self._index, self._news, self._marks]
-        return MarkResult(cast(bytes, await self._link.run(_MARK, keys, [mark, version, MOST_PINNED])).decode())
+        return MarkResult(cast(bytes, await self.link.run(_MARK, keys, [mark, version, MOST_PINNED])).decode())
 
     async def ticket(self) -> str:
         """See the port."""
-        return await self._link.ticket(self._news)
+        return await self.link.ticket(self._news)
 
     async def wait(self, ticket: str, timeout: float) -> str:
         """See the port."""
-        return await self._link.wait(self._news, ticket, timeout)
+        return await self.link.wait(self._news, ticket, timeout)
 
     async def close(self) -> None:
         """See the port."""
-        await self._link.close()
+        await self.link.close()
 
     def _key(self, version: int) -> str:
         return f"{self._snapshot}:{version}"
 
     async def _versions(self) -> list[int]:
-        answer = await self._link.command("ZRANGE", self._index, 0, -1)
+        answer = await self.link.command("ZRANGE", self._index, 0, -1)
         return [int(version) for version in cast("list[bytes]", answer)]
 
     async def _add(self, snapshot: Snapshot, present: list[int]) -> None:
         others = [version for version in present if version != snapshot.version]
         keys = [self._index, self._news, self._marks, *map(self._key, [snapshot.version, *others])]
         about = json.dumps(_about(snapshot))
-        await self._link.run(_PUBLISH, keys, [snapshot.version, about, snapshot.blob, self._keep, *others])
+        await self.link.run(_PUBLISH, keys, [snapshot.version, about, snapshot.blob, self._keep, *others])
 
     async def _make_room(self, versions: list[int]) -> bool:
         keys = [self._index, self._marks, *map(self._key, versions)]
-        return await self._link.run(_MAKE_ROOM, keys, versions) == 1
+        return await self.link.run(_MAKE_ROOM, keys, versions) == 1
 
 
 def _script(*names: str) -> Script:

@@ -33,6 +33,7 @@ from concord.site.actions import (
     SaveCheckpoint,
 )
 from concord.site.brain import Brain
+from concord.site.counters import TrainerCounters
 from concord.site.edges import Edge
 from concord.site.events import (
     Booted,
@@ -123,12 +124,16 @@ class Trainer:
         """Whether the newest checkpoint, if there is one, is loaded."""
         self.status = "{}"
         """The newest status, as JSON."""
+        self.reported: SiteStatus | None = None
+        """The newest status."""
+        self.counters = TrainerCounters()
         self.alive_at = clock()
         """When the loop last turned, by its clock."""
         self._clock = clock
         self._wall_clock = wall_clock
         self._started_at = wall_clock()
         self._rate = _Rate()
+        self._round_at: float | None = None
         self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
@@ -167,6 +172,7 @@ class Trainer:
             self._brain.load_state(checkpoint.tensors, checkpoint.metadata[_MEMO])
             self._learner.load_state(_without_prefix(checkpoint.tensors, _LEARNER))
             self._brain.handle(EdgesChanged(self._clock(), self._followed or {}))
+            self.counters.checkpoints.saved_at = checkpoint.path.stat().st_mtime
             log.info("resumed at round %d", self._brain.counters.round)
         incarnation = self._store.next_incarnation(self._brain.counters.incarnation)
         self._perform(self._brain.handle(Booted(self._clock(), incarnation)))
@@ -204,6 +210,7 @@ class Trainer:
     def _follow(self) -> None:
         """Take over what was decided of the edges since the last look."""
         self.alive_at = self._clock()
+        self.counters.turned_at = self._wall_clock()
         edges = self._edges
         if edges is not self._followed:
             self._followed = edges
@@ -215,18 +222,31 @@ class Trainer:
             self._join(new=True)
             return
         self._heed_floor()
+        began = self._clock()
         updates = self._post.take()
+        self.counters.mailbox += self._clock() - began
         if updates:
             self._perform(self._brain.handle(UpdatesArrived(self._clock(), updates)))
         if not self._learner.affords(self._brain.steps_to_go):
             log.info("the privacy budget is spent: no further round")
             self._perform(self._brain.handle(BudgetSpent(self._clock())))
             return
+        began, round_before = self._clock(), self._brain.counters.round
         result = self._learner.compute_gradient()
         if self._weight != 1.0:
             self._learner.gradient.mul_(self._weight)
         event = GradientComputed(self._clock(), result.loss, result.samples, result.finite)
-        self._perform(self._brain.handle(event))
+        actions = self._brain.handle(event)
+        self.counters.steps.observe(self._clock() - began)
+        self._perform(actions)
+        if self._brain.counters.round != round_before:
+            self._end_round()
+
+    def _end_round(self) -> None:
+        now = self._clock()
+        if self._round_at is not None:
+            self.counters.rounds.observe(now - self._round_at)
+        self._round_at = now
 
     def _heed_floor(self) -> None:
         """Go on as a later life than any that a neighbour, or the outbox, remembers of this site."""
@@ -239,7 +259,9 @@ class Trainer:
         for action in actions:
             match action:
                 case Publish():
+                    began = self._clock()
                     self._post.send(action.updates)
+                    self.counters.mailbox += self._clock() - began
                 case Evaluate():
                     self._evaluate()
                 case ReportStatus():
@@ -253,13 +275,16 @@ class Trainer:
                 case RollBack():
                     self._roll_back(action.bad_steps)
                 case Rest():
+                    began = self._clock()
                     self._stop.wait(action.seconds)
+                    self.counters.rests += self._clock() - began
                 case Finish():
                     log.info("finished after %d rounds", self._brain.counters.round)
 
     def _evaluate(self) -> None:
         evaluation = self._learner.evaluate(self._evaluation)
         self._brain.handle(Evaluated(self._clock(), evaluation.metrics))
+        self.counters.evaluated_at = self._wall_clock()
 
     def _report(self) -> None:
         now = self._clock()
@@ -282,6 +307,7 @@ class Trainer:
             progress=replace(progress, version=max(progress.version, self._post.version)),
             privacy=self._learner.privacy(),
         )
+        self.reported = status
         self.status = status.to_json()
         self._post.report(self.status)
 
@@ -290,14 +316,19 @@ class Trainer:
         odd = not_finite(tensors)  # what the learner adds may hold infinities for good reason, such as masks
         tensors.update({_LEARNER + name: tensor for name, tensor in self._learner.state().items()})
         if odd:
+            self.counters.checkpoints.failed += 1
             log.error("no new checkpoint, the previous one is kept: %s holds NaN or infinity", ", ".join(odd))
             return
+        saved, began = self.counters.checkpoints, self._clock()
         try:
-            self._store.save(self._brain.counters.step, tensors, {_MEMO: memo})
+            path = self._store.save(self._brain.counters.step, tensors, {_MEMO: memo})
         except CheckpointError as error:
+            saved.failed += 1
             log.error("no new checkpoint, the previous one is kept: %s", error)
         else:
             self._saved = True
+            saved.written += 1
+            saved.saved_at, saved.seconds, saved.bytes = self._wall_clock(), self._clock() - began, path.stat().st_size
 
     def _settle(self) -> None:
         try:

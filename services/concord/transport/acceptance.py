@@ -148,7 +148,7 @@ class Acceptance:
         receipt = await self._store(neighbour, Slot(update.header.stamp, blob))
         if receipt.stored:
             traffic.received += 1
-            traffic.age.add(max(0.0, self._clock() - update.header.sent_at))
+            traffic.age.observe(max(0.0, self._clock() - update.header.sent_at))
         else:
             traffic.known += 1
         return receipt

@@ -194,7 +194,7 @@ class Lane:
         now = self._clock()
         self._delivered = self._traffic.delivered = slot.stamp
         self._traffic.sent += 1
-        self._traffic.delivery.add(now - (self._first_try or started))
+        self._traffic.delivery.observe(now - (self._first_try or started))
         self._first_try = None
         self._push_pause.after_success(started, self.route.min_interval)
         if newest > slot.stamp:

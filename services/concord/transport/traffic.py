@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from concord.errors import RefusalReason
+from concord.histogram import DELIVERY, Histogram
 from concord.transport.circuit import CircuitState
 from concord.wire.messages import Stamp
-
-LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Upper bounds in seconds."""
-
-
-@dataclass(slots=True)
-class Latencies:
-    """A histogram over `LATENCY_BUCKETS`; the last count is of everything above."""
-
-    counts: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS) + 1))
-    sum: float = 0.0
-    last: float | None = None
-
-    def add(self, seconds: float) -> None:
-        """Count one observation."""
-        self.counts[bisect_left(LATENCY_BUCKETS, seconds)] += 1
-        self.sum += seconds
-        self.last = seconds
-
-    @property
-    def count(self) -> int:
-        """The number of observations."""
-        return sum(self.counts)
 
 
 @dataclass(slots=True)
@@ -49,11 +26,11 @@ class EdgeTraffic:
     failures: int = 0
     sent: int = 0
     delivered: Stamp | None = None
-    delivery: Latencies = field(default_factory=Latencies)
+    delivery: Histogram = field(default_factory=lambda: Histogram(DELIVERY))
     rejected: Counter[str] = field(default_factory=Counter)
     received: int = 0
     known: int = 0
-    age: Latencies = field(default_factory=Latencies)
+    age: Histogram = field(default_factory=lambda: Histogram(DELIVERY))
     refused: Counter[RefusalReason] = field(default_factory=Counter)
     bytes_in: int = 0
     bytes_out: int = 0
@@ -80,9 +57,9 @@ class EdgeTraffic:
         }
 
 
-def _summary(latencies: Latencies) -> dict[str, float | int | None]:
+def _summary(latencies: Histogram) -> dict[str, float | int | None]:
     count = latencies.count
-    return {"last": latencies.last, "mean": latencies.sum / count if count else None, "count": count}
+    return {"last": latencies.last, "mean": latencies.total / count if count else None, "count": count}
 
 
 @dataclass(slots=True)
