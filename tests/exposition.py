@@ -52,6 +52,6 @@ def names_of(process: str) -> set[str]:
 def check(text: str) -> None:
     """AssertionError with what `promtool check metrics` has to say."""
     done = subprocess.run(
-        [get_prometheus.find(), "check", "metrics"], input=text, capture_output=True, text=True, check=False
+        [get_prometheus.find("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

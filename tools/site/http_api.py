@@ -27,6 +27,7 @@ _TITLES = {
     "exchange": "Exchange, between sites",
     "health": "Health, of every process",
     "fleet": "The fleet",
+    "metrics": "Metrics, of every process",
 }
 
 

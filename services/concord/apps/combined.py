@@ -7,7 +7,7 @@ laid out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 import torch
@@ -40,7 +40,7 @@ from concord.serving.snapshots import RedisShelf
 from concord.settings import Settings
 from concord.site.post import Post
 from concord.telemetry.redis import RedisMemory, redis_source
-from concord.telemetry.registry import Telemetry
+from concord.telemetry.registry import Source, Telemetry
 
 
 def run(job: Job, settings: Settings) -> None:
@@ -60,15 +60,8 @@ def run(job: Job, settings: Settings) -> None:
         trainer = build_trainer(job, settings, task, post, members.now)
     health = TrainerHealth(trainer, mailbox, job.training.pace)
     memory = RedisMemory(mailbox.link)
-    telemetry = Telemetry(
-        "site",
-        read_trainer(trainer, members),
-        exchange.read,
-        inference.read,
-        redis_source(mailbox.link.state, shelf.link.state),
-        memory.read,
-    )
-    app = create_app(exchange, inference, health, telemetry, door)
+    sources = (read_trainer(trainer, members), redis_source(mailbox.link.state, shelf.link.state), memory.read)
+    app = create_app(exchange, inference, health, door, sources)
     server = Server(app, listener, on_stop=exchange.release, limits=limits, turned_away=turned_away)
 
     async def serve(ready: Ready, stop: asyncio.Event) -> None:
@@ -87,10 +80,10 @@ def create_app(
     exchange: ExchangeService,
     inference: InferenceService,
     trainer: TrainerHealth,
-    telemetry: Telemetry,
     door: Server | None = None,
+    sources: Iterable[Source] = (),
 ) -> FastAPI:
-    """One app with the routes of both services; `door` serves as long as it does.
+    """One app with the routes of both services; `door` serves as long as it does, `sources` are more to be measured.
 
     It has started when the trainer has, is alive while both are, and is ready when updates can come in; whether there
     is a model to predict with is a question of its own (`/v2/health/ready`).
@@ -109,5 +102,5 @@ def create_app(
     app.add_middleware(Shortcut, routes=inference.busiest())
     app.include_router(exchange.router)
     add_health(app, trainer.started, live, exchange.ready)
-    add_metrics(app, telemetry)
+    add_metrics(app, Telemetry("site", exchange.read, inference.read, *sources))
     return app

@@ -28,7 +28,7 @@ from concord.mailbox.redis import RedisMailbox
 from concord.settings import Settings
 from concord.site.ports import Mailbox
 from concord.telemetry.redis import redis_source
-from concord.telemetry.registry import Telemetry
+from concord.telemetry.registry import Source, Telemetry
 from concord.transport.identity import INSECURE, Certified
 from concord.transport.lane import EdgeRoute
 from concord.transport.tls import SiteTls
@@ -97,14 +97,16 @@ def run(job: Job, settings: Settings) -> None:
     limits, turned_away = connection_limits(settings), service.state.turned_away
     door = open_door(service.door, service.tls, settings, service.release, turned_away)
     listener = bind(settings.host, settings.port)
-    telemetry = Telemetry("exchange", service.read, redis_source(mailbox.link.state))
-    app = create_app(service, telemetry, door)
+    app = create_app(service, door, [redis_source(mailbox.link.state)])
     server = Server(app, listener, service.release, limits=limits, turned_away=turned_away)
     serve_process(server, at_end=mailbox.close)
 
 
-def create_app(service: ExchangeService, telemetry: Telemetry | None = None, door: Server | None = None) -> FastAPI:
-    """An app of the exchange alone, for a process that does nothing else; `door` serves as long as it does."""
+def create_app(service: ExchangeService, door: Server | None = None, sources: Iterable[Source] = ()) -> FastAPI:
+    """An app of the exchange alone, for a process that does nothing else.
+
+    `door` serves as long as it does, `sources` are more to be measured.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -114,5 +116,5 @@ def create_app(service: ExchangeService, telemetry: Telemetry | None = None, doo
     app = FastAPI(title="Concord exchange", version=concord.__version__, lifespan=lifespan)
     app.include_router(service.router)
     add_health(app, service.started, service.live, service.ready)
-    add_metrics(app, telemetry or Telemetry("exchange", service.read))
+    add_metrics(app, Telemetry("exchange", service.read, *sources))
     return app

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 import torch
@@ -26,7 +26,7 @@ from concord.serving.snapshots import RedisShelf
 from concord.settings import Settings
 from concord.site.ports import SnapshotShelf
 from concord.telemetry.redis import redis_source
-from concord.telemetry.registry import Telemetry
+from concord.telemetry.registry import Source, Telemetry
 
 __all__ = ["InferenceService", "InferenceSettings", "create_app", "create_inference", "inference_settings", "run"]
 
@@ -38,8 +38,8 @@ def run(job: Job, settings: Settings) -> None:
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
     task = job_task(job)
     service = create_inference(job_predictor(job, task), shelf, inference_settings(job, task, settings))
-    telemetry = Telemetry("inference", service.read, redis_source(shelf.link.state))
-    server = Server(create_app(service, telemetry), listener, drain=settings.drain, limits=connection_limits(settings))
+    app = create_app(service, [redis_source(shelf.link.state)])
+    server = Server(app, listener, drain=settings.drain, limits=connection_limits(settings))
     serve_process(server, at_end=shelf.close)
 
 
@@ -57,8 +57,8 @@ def create_inference(
     return InferenceService(predictor, shelf, settings or InferenceSettings())
 
 
-def create_app(service: InferenceService, telemetry: Telemetry | None = None) -> FastAPI:
-    """An app of the prediction routes alone, for a process that does nothing else."""
+def create_app(service: InferenceService, sources: Iterable[Source] = ()) -> FastAPI:
+    """An app of the prediction routes alone, for a process of its own; `sources` are more to be measured."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -69,5 +69,5 @@ def create_app(service: InferenceService, telemetry: Telemetry | None = None) ->
     app.include_router(service.router)
     app.add_middleware(Shortcut, routes=service.busiest())
     add_health(app, service.live, service.live, service.ready)
-    add_metrics(app, telemetry or Telemetry("inference", service.read))
+    add_metrics(app, Telemetry("inference", service.read, *sources))
     return app
