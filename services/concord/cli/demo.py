@@ -18,7 +18,8 @@ from concord.apps.local import BASE_PORT, LocalFleet
 from concord.cli.options import AsJson, Overrides
 from concord.cli.render import console, print_json, table
 from concord.cli.runfile import RunFile, remove_run_file, run_file_path, write_run_file
-from concord.cli.up import follow, interruptible
+from concord.cli.stopping import interruptible
+from concord.cli.up import follow
 from concord.cli.watch import FleetWatch, Sighting
 from concord.console.recording import Recording
 from concord.errors import EnvironmentProblem, TransportError

@@ -24,6 +24,7 @@ COMMANDS = {
     "redis_server": ("redis",),
     "fleet": ("fleet",),
     "console": ("console",),
+    "tracking": ("track",),
     "certs": ("certs",),
     "up": ("up",),
     "simulate": ("simulate",),

@@ -16,6 +16,7 @@ from concord import __version__
 from concord.cli.options import AsJson, JobArgument, Overrides
 from concord.cli.render import console, print_json, table
 from concord.cli.running import make_folder, run_sweep, unwritable
+from concord.cli.tracking import MlflowUri, TensorBoardDir, log_points, tracking_to
 from concord.errors import JobError
 from concord.job import Job, load_job
 from concord.job.source import read_value
@@ -45,6 +46,8 @@ def simulate(
     threads: Annotated[int, typer.Option(min=1, help="Threads of one tensor operation.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Runs at once, each in a process of its own.")] = 1,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, or cuda:1 of several.")] = "cpu",
+    tensorboard: TensorBoardDir = None,
+    mlflow: MlflowUri = None,
     as_json: AsJson = False,
 ) -> None:
     """Run all sites of a job in this process, in virtual time, over the network that its `simulation` describes."""
@@ -57,9 +60,11 @@ def simulate(
     place = usable_device(device)
     make_folder(out)
     began = time.monotonic()
-    points = run_sweep(Sweep(jobs, seeds, reference, threads, workers, place), quiet=as_json)
     header = _header(jobs[0][1], given, seeds, sweep or ())
-    _write(out, header, points)
+    with tracking_to(tensorboard, mlflow, jobs[0][1].name) as trackers:
+        points = run_sweep(Sweep(jobs, seeds, reference, threads, workers, place), quiet=as_json)
+        _write(out, header, points)
+        log_points(trackers, str(header["metric"]), points)
     seconds = round(time.monotonic() - began, 2)
     if as_json:
         print_json(_printed(header, points, seconds))

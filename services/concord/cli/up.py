@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +20,8 @@ from concord.cli.models import admin_token
 from concord.cli.options import AsJson, JobArgument, Overrides
 from concord.cli.render import console, print_json
 from concord.cli.runfile import RunFile, remove_run_file, run_file_path, write_run_file
+from concord.cli.stopping import interruptible
+from concord.cli.tracking import Following, MlflowUri, TensorBoardDir, tracking_to
 from concord.cli.watch import FleetWatch
 from concord.job import Job, load_job
 
@@ -49,6 +49,8 @@ def up(
     open_console: Annotated[
         bool, typer.Option("--open", help="Show the fleet in the browser: `concord console`.")
     ] = False,
+    tensorboard: TensorBoardDir = None,
+    mlflow: MlflowUri = None,
 ) -> None:
     """Run all sites of a job on this machine, each a real process, and show how they come to agree."""
     loaded = load_job(job, overrides or ())
@@ -61,8 +63,10 @@ def up(
             beside = ConsoleBeside(loaded.name) if open_console else None
             if beside is not None and not as_json:
                 console().print(f"console at {beside.url}")
-            with beside or nullcontext(), FleetWatch(fleet.urls) as watch:
-                follow(loaded, fleet, watch, stop, quiet=as_json, until_finished=until_finished)
+            keeping = tracking_to(tensorboard, mlflow, loaded.name)
+            with beside or nullcontext(), keeping as trackers, FleetWatch(fleet.urls) as watch:
+                tracking = Following(trackers)
+                follow(loaded, fleet, watch, stop, tracking, quiet=as_json, until_finished=until_finished)
         finally:
             remove_run_file(run_file)
     if as_json:
@@ -74,6 +78,7 @@ def follow(
     fleet: LocalFleet,
     watch: FleetWatch,
     stop: threading.Event,
+    tracking: Following | None = None,
     *,
     quiet: bool,
     until_finished: bool,
@@ -85,22 +90,12 @@ def follow(
         while not stop.wait(_TICK):
             fleet.supervise()
             live.update(fleet_view(job, fleet, watch))
+            if tracking is not None:
+                tracking.take(watch.statuses)
             if until_finished and watch.finished:
                 break
     if not screen.is_terminal:
         screen.print()
-
-
-@contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, instead of ending the process in the middle of something."""
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def fleet_view(job: Job, fleet: LocalFleet, watch: FleetWatch) -> Group:
