@@ -24,7 +24,7 @@ IMAGE_ARGS ?=
 .PHONY: help install demo figure1 figure2 paper test check lint type arch audit proof fuzz chaos soak e2e bench loadtest
 .PHONY: peers serving-peers test-kserve swaps image test-containers clean
 .PHONY: kind-up kind-demo kind-down chart-docs rendered
-.PHONY: screenshots docs error-docs metric-docs pictures
+.PHONY: screenshots docs error-docs metric-docs alert-docs pictures
 
 help:  ## List the verbs.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ error-docs: $(VENV)/dev.stamp  ## Make docs/errors.md anew.
 
 metric-docs: $(VENV)/dev.stamp  ## Make docs/metrics.md anew.
 	$(BIN)/python -m tools.metric_docs
+
+alert-docs: $(VENV)/dev.stamp  ## Make the table of alerts in docs/monitoring.md anew.
+	$(BIN)/python -m tools.alert_docs
 
 pictures: $(VENV)/dev.stamp  ## Draw the pictures of docs/idea.md anew.
 	$(BIN)/python -m tools.site.pictures
@@ -133,7 +136,7 @@ kind-down:  ## Remove it.
 chart-docs: $(VENV)/dev.stamp  ## Make the table of values in helm/concord/README.md anew.
 	$(BIN)/python -m tools.chart_docs
 
-rendered: $(VENV)/dev.stamp  ## Make the manifests in k8s/rendered anew.
+rendered: $(VENV)/dev.stamp  ## Make the manifests in k8s/rendered and the rules in k8s/prometheus anew.
 	$(BIN)/python -m tools.render_manifests
 
 screenshots: $(VENV)/dev.stamp  ## Take the pictures of the console in docs/images anew.

@@ -23,8 +23,8 @@ from concord.settings import load_settings
 from loadtest.profiles import PROFILES
 
 VERSIONS = [version for version in sorted({*published.all_versions()}) if 29 <= int(version.split(".")[1]) <= 36]
-FOREIGN_KINDS = {"Certificate", "Issuer"}
-"""Kinds of cert-manager, which has its own schemas."""
+FOREIGN_KINDS = {"Certificate", "Issuer", "PodMonitor", "PrometheusRule", "ServiceMonitor"}
+"""Kinds of cert-manager and of the Prometheus operator, which have their own schemas."""
 
 KNOWN_VARIABLES = {
     *(f"CONCORD_{name.upper()}" for name in settings._READERS),

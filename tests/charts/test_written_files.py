@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from chart import CHART, ROOT, Object, read, render
 from concord.job.model import Job, SiteSection
 from tools.chart_docs import explained, with_table
-from tools.render_manifests import FOLDER, manifests
+from tools.render_manifests import FOLDER, RULES, manifests, rules
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 
@@ -26,6 +26,10 @@ def test_the_table_of_values_is_fresh() -> None:
 def test_the_manifests_are_fresh() -> None:
     for name, text in manifests().items():
         assert (FOLDER / name).read_text() == text, "run make rendered"
+
+
+def test_the_rules_are_fresh() -> None:
+    assert RULES.read_text() == rules(), "run make rendered"
 
 
 def test_the_manifests_are_whole_and_know_nothing_of_helm() -> None:

@@ -11,6 +11,9 @@
 {{- if and $v.externalRedis.enabled (not $v.externalRedis.existingSecret) -}}
   {{- fail "externalRedis.existingSecret: name the Secret that holds the URL of each site's Redis" -}}
 {{- end -}}
+{{- if and $v.monitoring.podMonitor.enabled $v.monitoring.serviceMonitor.enabled -}}
+  {{- fail "monitoring: podMonitor and serviceMonitor would both have every process read; choose one" -}}
+{{- end -}}
 {{- if and $v.peers $v.fleet.enabled }}{{ fail "fleet.enabled: the fleet knows the sites of one cluster only; it cannot be had together with peers" }}{{ end -}}
 {{- if and $v.peers (not $tls) (not $v.insecure) (not $v.secret.existingSecret) -}}
   {{- fail "secret.existingSecret: sites in several clusters need the same secret; create it in each and name it here" -}}

@@ -83,7 +83,10 @@ topologySpreadConstraints:
 
 {{- define "concord.pod.annotations" -}}
 {{- $own := dict -}}
-{{- if ne .component "redis" }}{{ $_ := set $own "checksum/job" .site.checksum }}{{ end -}}
+{{- if ne .component "redis" -}}
+  {{- $_ := set $own "checksum/job" .site.checksum -}}
+  {{- $own = merge $own (include "concord.monitoring.annotations" .root | fromYaml) -}}
+{{- end -}}
 {{- with mergeOverwrite (deepCopy .site.spec.podAnnotations) $own -}}
 annotations:
   {{- toYaml . | nindent 2 }}
