@@ -18,6 +18,7 @@ import pytest
 
 from concord.apps.local import LocalFleet
 from concord.job import parse_job
+from exposition import check, names_in, names_of, scrape, series_of
 
 JOB = """\
 name: console-test
@@ -123,6 +124,17 @@ def test_a_console_follows_real_sites_and_passes_questions_on(fleet: LocalFleet,
     recorded = httpx.get(f"{url}/api/recording").json()
     assert recorded["format"] == "concord-run/1"
     assert len(recorded["sites"]["N1"]) >= 2
+
+
+def test_a_console_tells_of_sites_that_do_not_answer(lonely: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while series_of(scrape(lonely))["concord_console_sites_unreachable", ()] != 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    text = scrape(lonely)
+    assert names_in(text) == names_of("console")
+    check(text)
+    assert series_of(text)["concord_console_sites", ()] == 1
 
 
 def test_what_a_console_refuses(lonely: str) -> None:

@@ -135,7 +135,7 @@ async def test_the_plain_port_has_no_inbox_and_the_door_has_nothing_else(
         assert (await client.get(f"{site.url}/healthz")).status_code == 200
         status = (await client.get(f"{site.url}/v1/status")).json()["exchange"]["tls"]
         assert (status["issuer"], status["problem"], status["renewals"]) == ("test CA", None, 0)
-        for path in ("/v1/status", "/healthz", "/readyz"):
+        for path in ("/v1/status", "/healthz", "/readyz", "/metrics"):
             assert (await client.get(site.door + path)).status_code == 404
 
 

@@ -17,6 +17,7 @@ import yaml
 
 from cli import runner
 from cluster import FEDERATION, NAMESPACE, ROLE, Namespace
+from exposition import check, names_in, names_of, scrape, series_of
 from kube_api import KubeApi
 
 SITES = ("N1", "N2", "N3", "N4")
@@ -89,6 +90,11 @@ def test_it_answers_and_ends_within_seconds_giving_the_lease_back(
     assert (status["federation"], status["version"]) == ("digits", 1)
     assert (status["leader"], status["leading"]) == ("fleet-a", True)
     assert status["ready"] == list(SITES)
+    text = scrape(url)
+    assert names_in(text) == names_of("fleet")
+    check(text)
+    series = series_of(text)
+    assert (series["concord_fleet_leading", ()], series["concord_fleet_members", ()]) == (1, len(SITES))
     asked = time.monotonic()
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=10)

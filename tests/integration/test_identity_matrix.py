@@ -293,6 +293,7 @@ OPEN = [
     "/v1/models",
     "/v1/status",
     "/readyz",
+    "/metrics",
 ]
 
 

@@ -38,7 +38,6 @@ SELDOM = {
 }
 """What a healthy site without privacy, certificates and a limit of its Redis does not have: see the unit tests."""
 MOST_SERIES = 500
-LONGEST_SCRAPE = 0.010
 PATIENCE = 60.0
 
 
@@ -74,21 +73,14 @@ def site(base_port: int, temporary: Path) -> Iterator[str]:
         yield url
 
 
-def test_a_site_tells_all_of_the_catalogue_in_few_series_and_little_time(site: str) -> None:
+def test_a_site_tells_all_of_the_catalogue_in_few_series(site: str) -> None:
     text = scrape(site)
     assert names_in(text) <= names_of("site")
     check(text)
     series = series_of(text)
     assert len(series) <= MOST_SERIES
-    neighbours = {labels for name, labels in series if name == "concord_staleness_seconds"}
+    neighbours = {labels for name, labels in series if name == "concord_edge_penalty"}
     assert neighbours == {(("neighbour", "N2"),), (("neighbour", "N4"),)}
-    with httpx.Client() as client:
-        took = []
-        for _ in range(40):
-            began = time.perf_counter()
-            client.get(f"{site}/metrics").raise_for_status()
-            took.append(time.perf_counter() - began)
-    assert min(took) <= LONGEST_SCRAPE, "and whatever else this machine does only adds to it"
 
 
 def test_metrics_and_status_say_the_same(site: str) -> None:

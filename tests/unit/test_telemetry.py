@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from statistics import median
 
 import pytest
 
@@ -72,6 +74,11 @@ SPENT = PrivacyStatus(
 )
 
 
+MOST_SERIES = 500
+LONGEST_SCRAPE = 0.010
+"""Seconds of a processor: those of the clock are the machine's."""
+
+
 class Desk:
     """What a source reads of a trainer."""
 
@@ -133,6 +140,25 @@ def test_reasons_that_a_neighbour_makes_up_are_one_series() -> None:
     rejected = {labels[1][1]: value for (name, labels), value in series.items() if name.endswith("rejected_total")}
     assert rejected == {"epoch": 2, "other": 5}
     assert series["concord_connections_turned_away_total", (("reason", "idle"),)] == 6
+
+
+def test_a_scrape_takes_little_of_a_processor() -> None:
+    state = ExchangeState("N1")
+    names = [f"N{number}" for number in range(2, 10)]
+    for name in names:
+        state.edges[name].delivery.observe(0.1)
+        state.edges[name].age.observe(0.1)
+        state.edges[name].refused.update(dict.fromkeys(RefusalReason, 1))
+    status = replace(STATUS, progress=replace(PROGRESS, edges=dict.fromkeys(names, EDGE)))
+    sources = trainer_source(Desk(status), lambda: 5, lambda: 1000.0), exchange_source(state, None)  # type: ignore[arg-type]
+    telemetry = Telemetry("site", *sources)
+    took = []
+    for _ in range(50):
+        began = time.thread_time()
+        text, _ = telemetry.expose("")
+        took.append(time.thread_time() - began)
+    assert 300 <= len(series_of(text.decode())) <= MOST_SERIES
+    assert median(took) <= LONGEST_SCRAPE
 
 
 def test_edges_and_links_are_summed() -> None:

@@ -27,7 +27,7 @@ class Reading(NamedTuple):
 
 
 Source = Callable[[], Iterable[Reading]]
-"""Reads the state of something; called in the scraper's thread, so it must not wait."""
+"""Reads the state of something; called on the event loop, so it must not wait."""
 
 
 class Telemetry:
