@@ -19,6 +19,7 @@ from concord.consensus.algorithm import EdgeTerms, PartLayout
 from concord.mailbox.memory import MemoryMailbox
 from concord.settings import Secret, Settings
 from concord.site.edges import NOTE_EDGES, Edge, EdgeTable
+from concord.site.journey import Journey
 from concord.site.ports import Box, Mailbox, Slot
 from concord.transport.identity import Trust
 from concord.transport.lane import CourierSettings, EdgeRoute
@@ -133,7 +134,7 @@ async def exchange_site(
         courier=courier,
         rates=rates or RateLimits(),
     )
-    service = create_exchange(mailbox, settings)
+    service = create_exchange(mailbox, settings, journey=Journey("test", name))
     turned_away = service.state.turned_away
     door = open_door(service.door, service.tls, Settings(exchange_port=door_port), service.release, turned_away)
     listener = bind("127.0.0.1", port)

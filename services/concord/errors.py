@@ -106,12 +106,13 @@ NOT_ALLOWED = "not_allowed"
 
 
 class UpdateRefused(ConcordError):
-    """A neighbour's update that must not reach the trainer."""
+    """A neighbour's update that must not reach the trainer; `stamp` as it says it has, if its header can be read."""
 
     def __init__(self, reason: RefusalReason, detail: str) -> None:
         super().__init__(f"{reason.value}: {detail}")
         self.reason = reason
         self.detail = detail
+        self.stamp: str | None = None
 
 
 class SnapshotRefused(ConcordError):

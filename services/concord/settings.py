@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from concord.errors import JobError
+from concord.logs import FORMATS, LEVELS
 from concord.suggest import unknown
 
 PREFIX = "CONCORD_"
@@ -80,6 +81,8 @@ class Settings:
     queue_rows     rows that may wait for the model; beyond, 429
     queue_seconds  how long a request may wait for it; beyond, 429
     admin_token    who knows it may pin, roll back, promote and unload models; None: nobody may
+    log_format     what the log is written in: text for people, json for machines
+    log_level      the least that is said: debug tells of every update
     insecure       without certificates and without a secret, believe whatever name a caller gives; only for a
                    network you trust
     """
@@ -103,6 +106,8 @@ class Settings:
     queue_rows: int = 1024
     queue_seconds: float = 2.0
     admin_token: Secret | None = None
+    log_format: str = "text"
+    log_level: str = "info"
     insecure: bool = False
 
     def identity_secret(self) -> Secret | None:
@@ -217,6 +222,15 @@ def _switch(text: str) -> bool:
     return switches[text.lower()]
 
 
+def _one_of(*names: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.lower() not in names:
+            raise ValueError(f"should be one of {', '.join(names)}, found {text!r}")
+        return text.lower()
+
+    return read
+
+
 _READERS: Mapping[str, Callable[[str], Any]] = {
     "site": str,
     "redis_url": _redis_url,
@@ -239,6 +253,8 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "queue_seconds": _seconds,
     "admin_token": Secret.from_text,
     "admin_token_file": lambda text: Secret.from_file(Path(text)),
+    "log_format": _one_of(*FORMATS),
+    "log_level": _one_of(*LEVELS),
     "insecure": _switch,
 }
 _SECRETS = ("secret", "admin_token")

@@ -51,6 +51,7 @@ def talkative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "job.yaml").write_text(JOB)
     (tmp_path / "startup").mkdir()
     (tmp_path / "startup" / "sitecustomize.py").write_text(VERBOSE)
+    monkeypatch.setenv("CONCORD_LOG_LEVEL", "debug")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "startup"), os.environ.get("PYTHONPATH", "")]))
     return tmp_path
 
@@ -106,6 +107,7 @@ def test_what_a_process_tells_has_no_secret_in_it(
         monkeypatch.setenv("CONCORD_TLS_DIR", str(files))
         monkeypatch.setenv("CONCORD_EXCHANGE_PORT", str(base_port + 2))
         secrets += [line for line in (files / "tls.key").read_text().splitlines() if "PRIVATE" not in line]
+    monkeypatch.setenv("CONCORD_LOG_FORMAT", "json" if way == "file" else "text")
     scheme = "https" if way == "certificates" else "http"
     monkeypatch.setenv("CONCORD_PEERS", f"N2={scheme}://{HOST}:{base_port + 9}")  # where nobody is
     process = command(name, "--job", "job.yaml", "--site", "N1", "--port", str(base_port + 1))

@@ -114,6 +114,7 @@ no address of others and no proof of identity, inference neither and no graph.
 - name: CONCORD_CONNECTIONS_PER_ADDRESS
   value: {{ .site.spec.connections.perAddress | int | quote }}
 {{ include "concord.env.redis" . }}
+{{- include "concord.env.log" .root }}
 {{- if $trains }}
 - name: CONCORD_STATE_DIR
   value: /var/lib/concord/state
@@ -156,6 +157,20 @@ no address of others and no proof of identity, inference neither and no graph.
 {{- with .site.spec.extraEnv }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* How a process writes its log, where that is not the default. */}}
+{{- define "concord.env.log" -}}
+{{- with .Values.log -}}
+{{- if ne .format "text" }}
+- name: CONCORD_LOG_FORMAT
+  value: {{ .format }}
+{{- end }}
+{{- if ne .level "info" }}
+- name: CONCORD_LOG_LEVEL
+  value: {{ .level }}
+{{- end }}
+{{- end -}}
 {{- end -}}
 
 {{- define "concord.env.redis" -}}

@@ -38,6 +38,7 @@ from concord.job import Job
 from concord.mailbox.redis import RedisMailbox
 from concord.serving.snapshots import RedisShelf
 from concord.settings import Settings
+from concord.site.journey import Journey
 from concord.site.post import Post
 from concord.telemetry.redis import RedisMemory, redis_source
 from concord.telemetry.registry import Source, Telemetry
@@ -50,14 +51,15 @@ def run(job: Job, settings: Settings) -> None:
     task = job_task(job)
     mailbox = RedisMailbox(settings.redis_url, job.name, settings.site)
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
-    post = Post(settings.site, mailbox, shelf)
+    journey = Journey(job.name, settings.site)
+    post = Post(settings.site, mailbox, shelf, journey=journey)
     members = Members(job, settings)
-    exchange = create_exchange(mailbox, exchange_settings(job, settings, members))
+    exchange = create_exchange(mailbox, exchange_settings(job, settings, members), journey=journey)
     limits, turned_away = connection_limits(settings), exchange.state.turned_away
     door = open_door(exchange.door, exchange.tls, settings, exchange.release, turned_away)
     inference = create_inference(job_predictor(job, task), shelf, inference_settings(job, task, settings))
     with keeping_checkpoints():
-        trainer = build_trainer(job, settings, task, post, members.now)
+        trainer = build_trainer(job, settings, task, post, members.now, journey)
     health = TrainerHealth(trainer, mailbox, job.training.pace)
     memory = RedisMemory(mailbox.link)
     sources = (read_trainer(trainer, members), redis_source(mailbox.link.state, shelf.link.state), memory.read)

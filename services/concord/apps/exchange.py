@@ -26,6 +26,7 @@ from concord.job import Job
 from concord.job.membership import Membership
 from concord.mailbox.redis import RedisMailbox
 from concord.settings import Settings
+from concord.site.journey import Journey
 from concord.site.ports import Mailbox
 from concord.telemetry.redis import redis_source
 from concord.telemetry.registry import Source, Telemetry
@@ -44,9 +45,10 @@ def create_exchange(
     *,
     clock: Callable[[], float] = time.time,
     rng: random.Random | None = None,
+    journey: Journey | None = None,
 ) -> ExchangeService:
     """The exchange of one site. `clock` gives seconds since the Unix epoch, `rng` the jitter of retries."""
-    return ExchangeService(mailbox, settings, clock, rng or random.Random())  # noqa: S311 (no secret)
+    return ExchangeService(mailbox, settings, clock, rng or random.Random(), journey)  # noqa: S311 (no secret)
 
 
 def exchange_settings(job: Job, settings: Settings, members: Members) -> ExchangeSettings:
@@ -93,7 +95,8 @@ def _require_https(routes: Iterable[EdgeRoute]) -> None:
 def run(job: Job, settings: Settings) -> None:
     """Exchange updates until SIGTERM or SIGINT."""
     mailbox = RedisMailbox(settings.redis_url, job.name, settings.site)
-    service = create_exchange(mailbox, exchange_settings(job, settings, Members(job, settings)))
+    journey = Journey(job.name, settings.site)
+    service = create_exchange(mailbox, exchange_settings(job, settings, Members(job, settings)), journey=journey)
     limits, turned_away = connection_limits(settings), service.state.turned_away
     door = open_door(service.door, service.tls, settings, service.release, turned_away)
     listener = bind(settings.host, settings.port)

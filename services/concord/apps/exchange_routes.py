@@ -38,6 +38,7 @@ from concord.errors import (
 from concord.sealed import digest
 from concord.settings import Secret
 from concord.site.edges import NOTE_STATUS
+from concord.site.journey import Journey, Step
 from concord.site.ports import Mailbox
 from concord.telemetry.exchange import exchange_source
 from concord.transport.acceptance import Acceptance, EdgeBook
@@ -93,7 +94,15 @@ class ExchangeService:
     `tls` of the site.
     """
 
-    def __init__(self, mailbox: Mailbox, settings: ExchangeSettings, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        settings: ExchangeSettings,
+        clock: Clock,
+        rng: random.Random,
+        journey: Journey | None = None,
+    ) -> None:
+        self._journey = journey or Journey()
         self.state = ExchangeState(settings.site)
         self.tls = settings.tls if isinstance(settings.tls, SiteTls) else None
         self.read = exchange_source(self.state, self.tls)
@@ -108,7 +117,7 @@ class ExchangeService:
         signer = Signer(settings.site, settings.trust, clock)
         self._client = NeighbourClient(signer, settings.timeout, settings.tls)
         self._book = EdgeBook(mailbox, settings.site, settings.max_update_bytes)
-        self._acceptance = Acceptance(mailbox, self._book, self.state, clock, settings.absurd_factor)
+        self._acceptance = Acceptance(mailbox, self._book, self.state, clock, settings.absurd_factor, self._journey)
         self._outbox = Outbox(mailbox, self.state, rng)
         self._courier = Courier(
             mailbox,
@@ -119,6 +128,7 @@ class ExchangeService:
             self.state,
             settings.courier,
             rng,
+            self._journey,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._met = False
@@ -268,6 +278,7 @@ class ExchangeService:
         if slot is None:
             return Response(status_code=304 if "if-none-match" in request.headers else 204)
         self.state.edges[receiver].bytes_out += len(slot.blob)
+        self._journey.outgoing(Step.DELIVERED, receiver, slot.stamp, 0.0)
         headers = {"ETag": f'"{slot.stamp}"'}
         return Response(slot.blob, headers=headers, media_type="application/octet-stream")
 

@@ -75,7 +75,6 @@ class Pace:
 
 def run(settings: FleetSettings) -> None:
     """Look after the federation until SIGTERM or SIGINT; then the lease is given back."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     cluster = Cluster.connect(settings.namespace, os.environ)
     listener = bind(settings.host, settings.port)
     fleet = Fleet(cluster, settings, Pace())

@@ -18,12 +18,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Self
 
+from concord import logs
 from concord.errors import (
     CertificateError,
     ConcordError,
@@ -78,6 +79,7 @@ class LocalFleet:
 
     `urls` maps each site to its address. `state_dir`, if given, keeps checkpoints for a later run; otherwise they
     go when the fleet stops. Who knows `admin_token` may pin and promote models at the sites; without one nobody may.
+    Whatever is not each site's own is as `common` says.
     """
 
     def __init__(
@@ -87,7 +89,9 @@ class LocalFleet:
         state_dir: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
         admin_token: Secret | None = None,
+        common: Settings | None = None,
     ) -> None:
+        self._common = common or Settings()
         self._job = job
         self._admin_token = admin_token
         self._clock = clock
@@ -106,7 +110,8 @@ class LocalFleet:
         directory = self._directory / site
         directory.mkdir()
         redis = EmbeddedServer(directory)
-        settings = Settings(
+        settings = replace(
+            self._common,
             site=site,
             redis_url=redis.url,
             state_dir=(state_dir or self._directory / "state") / site,
@@ -230,6 +235,7 @@ def _run_site(job: Job, settings: Settings, log_file: Path, verdict: Connection)
     _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     _write_to(log_file)
+    logs.configure(settings.log_format, settings.log_level, site=settings.site, process="site")
     from concord.apps import combined
 
     try:

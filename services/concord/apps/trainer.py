@@ -42,6 +42,7 @@ from concord.serving.snapshots import RedisShelf
 from concord.settings import Settings
 from concord.site.brain import Brain, Identity, Plan
 from concord.site.edges import Edge
+from concord.site.journey import Journey
 from concord.site.loop import Facts, Packed, Trainer
 from concord.site.own import OwnParameters
 from concord.site.post import Post
@@ -100,7 +101,9 @@ def job_predictor(job: Job, task: Task) -> Predictor:
     return Predictor(task.build_model, *about)
 
 
-def build_trainer(job: Job, settings: Settings, task: Task, post: Post, members: Membership) -> Trainer:
+def build_trainer(
+    job: Job, settings: Settings, task: Task, post: Post, members: Membership, journey: Journey | None = None
+) -> Trainer:
     """A trainer for one site, not yet booted; JobError if the job does not allow one."""
     own = job.site(settings.site)
     data = task.site_data(own.name, job.site_names, split_options(job))
@@ -117,6 +120,7 @@ def build_trainer(job: Job, settings: Settings, task: Task, post: Post, members:
         pack=job_pack(job, task, data, learner, own),
         weight=own.weight / mean_weight(job),
         join_timeout=settings.join_timeout if settings.topology is not None else 0.0,
+        journey=journey,
     )
 
 
@@ -228,10 +232,11 @@ def run(job: Job, settings: Settings) -> None:
     task = job_task(job)
     mailbox = RedisMailbox(settings.redis_url, job.name, settings.site)
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
-    post = Post(settings.site, mailbox, shelf)
+    journey = Journey(job.name, settings.site)
+    post = Post(settings.site, mailbox, shelf, journey=journey)
     members = Members(job, settings)
     with keeping_checkpoints():
-        trainer = build_trainer(job, settings, task, post, members.now)
+        trainer = build_trainer(job, settings, task, post, members.now, journey)
     memory = RedisMemory(mailbox.link)
     links = redis_source(mailbox.link.state, shelf.link.state)
     telemetry = Telemetry("trainer", read_trainer(trainer, members), links, memory.read)

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from concord import logs
+from concord.cli.options import LogFormat, LogLevel, read_log_settings
 from concord.cli.runfile import require_run_file
 from concord.console.places import Place, parse_sites, places
 from concord.console.recording import Recording, read_recording
@@ -48,12 +50,16 @@ def console(
     ca: Annotated[Path | None, typer.Option(help="File of the CAs that https:// addresses are checked with.")] = None,
     title: Annotated[str, typer.Option(help="What the page is headed; default: the federation's name.")] = "",
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
 ) -> None:
     """Show a running fleet as a page in the browser: topology, accuracy, events, and predictions to try.
 
     Asks the sites for their status and passes predictions on; changes nothing. The page has no login: on an address
     beyond loopback, put what checks people in front of it.
     """
+    said = read_log_settings(log_format, log_level, os.environ)
+    logs.configure(said.log_format, said.log_level, process="console")
     if reference is not None and reference_sites:
         raise JobError("give --reference or --reference-sites, not both")
     looked_at = _places(sites or (), predict_at or ())

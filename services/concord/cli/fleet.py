@@ -8,6 +8,8 @@ from typing import Annotated, Protocol, cast
 
 import typer
 
+from concord import logs
+from concord.cli.options import LogFormat, LogLevel
 from concord.errors import EnvironmentProblem
 from concord.fleet.settings import FleetSettings, load_fleet_settings
 
@@ -39,12 +41,14 @@ def fleet(
     identity: Annotated[Text, typer.Option(help="This replica's name, of its own; default: the host's.")] = None,
     host: Annotated[Text, typer.Option(help="Address to listen on for health and status.")] = None,
     port: Annotated[Text, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
 ) -> None:
     """Keep a federation's topology in Kubernetes: connected, of bounded degree, as sites come and go.
 
     Follows the Services that carry the federation's label, decides who exchanges with whom with the fewest edges
     changed, and writes it into a ConfigMap that the sites follow. Replicas elect a leader. Each flag has a variable,
-    CONCORD_FLEET_DEGREE for --degree; CONCORD_HOST and CONCORD_PORT as everywhere.
+    CONCORD_FLEET_DEGREE for --degree; those of the address and of the log are as everywhere (CONCORD_PORT).
     """
     flags = {
         "federation": federation,
@@ -56,8 +60,11 @@ def fleet(
         "identity": identity,
         "host": host,
         "port": port,
+        "log_format": log_format,
+        "log_level": log_level,
     }
     settings = load_fleet_settings(flags, os.environ)
+    logs.configure(settings.log_format, settings.log_level, process="fleet")
     _process()(settings)
 
 

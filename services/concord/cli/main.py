@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from concord import __version__
+from concord import __version__, logs
 from concord.cli.render import exit_code, print_error
 from concord.errors import ConcordError
+
+log = logging.getLogger(__name__)
 
 COMMANDS = {
     "new": ("new",),
@@ -52,7 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         create_app(next(iter(given), None))(args=given, prog_name="concord")
     except ConcordError as error:
-        print_error(error, as_json="--json" in given)
+        if logs.is_json():
+            log.critical("%s", error, extra={"code": error.code})
+        else:
+            print_error(error, as_json="--json" in given)
         raise SystemExit(exit_code(error)) from None
 
 

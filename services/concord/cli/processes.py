@@ -10,7 +10,8 @@ from typing import Annotated, Protocol, cast
 
 import typer
 
-from concord.cli.options import Overrides
+from concord import logs
+from concord.cli.options import LogFormat, LogLevel, Overrides
 from concord.errors import JobError
 from concord.job import Job, load_job
 from concord.settings import Settings, load_settings
@@ -37,10 +38,10 @@ Text = str | None
 def register(app: typer.Typer) -> None:
     """Add one command per process."""
     for name, (module, text) in PROCESSES.items():
-        app.command(name, help=text)(_command(module))
+        app.command(name, help=text)(_command(name, module))
 
 
-def _command(module: str) -> Callable[..., None]:
+def _command(name: str, module: str) -> Callable[..., None]:
     def command(
         job: JobOption,
         overrides: Overrides = None,
@@ -63,6 +64,8 @@ def _command(module: str) -> Callable[..., None]:
         queue_rows: Annotated[Text, typer.Option(help="Rows that may wait for the model.")] = None,
         queue_seconds: Annotated[Text, typer.Option(help="How long a request may wait for the model.")] = None,
         admin_token_file: Annotated[Text, typer.Option(help="File with the token of who may pin models.")] = None,
+        log_format: LogFormat = None,
+        log_level: LogLevel = None,
         insecure: Annotated[
             bool, typer.Option("--insecure", help="Do without certificates and without a secret.")
         ] = False,
@@ -87,11 +90,14 @@ def _command(module: str) -> Callable[..., None]:
             "queue_rows": queue_rows,
             "queue_seconds": queue_seconds,
             "admin_token_file": admin_token_file,
+            "log_format": log_format,
+            "log_level": log_level,
             "insecure": "true" if insecure else None,
         }
+        settings = load_settings(flags, os.environ)
+        logs.configure(settings.log_format, settings.log_level, site=settings.site, process=name)
         loaded = load_job(job, overrides or ())
         loaded.require_deployable()
-        settings = load_settings(flags, os.environ)
         _check_names(loaded, settings)
         run = cast(Run, import_module(module).run)
         run(loaded, settings)

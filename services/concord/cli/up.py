@@ -17,7 +17,7 @@ from concord.apps.local import BASE_PORT, LocalFleet
 from concord.cli.console_beside import ConsoleBeside
 from concord.cli.fleet_table import fleet_table
 from concord.cli.models import admin_token
-from concord.cli.options import AsJson, JobArgument, Overrides
+from concord.cli.options import AsJson, JobArgument, Overrides, read_log_settings
 from concord.cli.render import console, print_json
 from concord.cli.runfile import RunFile, remove_run_file, run_file_path, write_run_file
 from concord.cli.stopping import interruptible
@@ -57,7 +57,8 @@ def up(
     loaded.require_deployable()
     run_file = run_file_path(os.environ)
     token = admin_token(None, os.environ)
-    with interruptible() as stop, LocalFleet(loaded, base_port, state_dir, admin_token=token) as fleet:
+    common = read_log_settings(None, None, os.environ)
+    with interruptible() as stop, LocalFleet(loaded, base_port, state_dir, admin_token=token, common=common) as fleet:
         write_run_file(run_file, RunFile(loaded.name, str(job), dict(fleet.urls), os.getpid()))
         try:
             beside = ConsoleBeside(loaded.name) if open_console else None

@@ -27,6 +27,8 @@ class FleetSettings:
     grace          seconds a site may be not ready before its edges are given up; 0: it never goes for that
     identity       this replica, in the Lease; the name of the pod is what a container calls its host
     host, port     address to listen on for health and status; port 0 takes a free one
+    log_format     what the log is written in: text or json
+    log_level      the least that is said
     """
 
     federation: str
@@ -38,6 +40,8 @@ class FleetSettings:
     identity: str = field(default_factory=socket.gethostname)
     host: str = "127.0.0.1"
     port: int = 8080
+    log_format: str = "text"
+    log_level: str = "info"
 
     @property
     def document(self) -> str:
@@ -60,7 +64,7 @@ def load_fleet_settings(flags: Mapping[str, str | None], environment: Mapping[st
     values = {name: _read(name, text) for name, text in texts.items() if text}
     if "federation" not in values:
         raise JobError("no federation is given: set --federation or CONCORD_FLEET_FEDERATION to the job's name")
-    return FleetSettings(host=everywhere.host, port=everywhere.port, **values)
+    return FleetSettings(**{name: getattr(everywhere, name) for name in _EVERYWHERE}, **values)
 
 
 def _variable(name: str) -> str:
@@ -109,5 +113,5 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "grace": _seconds,
     "identity": str,
 }
-_EVERYWHERE = ("host", "port")
+_EVERYWHERE = ("host", "port", "log_format", "log_level")
 """Settings that every process has, under the same variables."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from concord.errors import UpdateRefused
 from concord.site.edges import EdgeTable
-from concord.wire.messages import Update
+from concord.wire.messages import Header, Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,27 @@ class Rest:
 
 
 @dataclass(frozen=True, slots=True)
+class Absorbed:
+    """Tell that these updates were taken in, and that these could not be."""
+
+    headers: Sequence[Header]
+    refused: Sequence[tuple[Header, UpdateRefused]] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """The job's last round is done."""
 
 
-Action = Announce | Publish | Evaluate | SaveCheckpoint | PublishSnapshot | ReportStatus | RollBack | Rest | Finish
+Action = (
+    Announce
+    | Publish
+    | Evaluate
+    | SaveCheckpoint
+    | PublishSnapshot
+    | ReportStatus
+    | RollBack
+    | Rest
+    | Absorbed
+    | Finish
+)

@@ -17,6 +17,7 @@ from torch import Tensor
 from concord.consensus.algorithm import Algorithm
 from concord.errors import CheckpointError, UpdateRefused
 from concord.site.actions import (
+    Absorbed,
     Action,
     Announce,
     Evaluate,
@@ -231,6 +232,8 @@ class Brain:
     # --- news from neighbours --------------------------------------------------------------------------------
 
     def _absorb(self, event: UpdatesArrived) -> list[Action]:
+        absorbed: list[Header] = []
+        refused: list[tuple[Header, UpdateRefused]] = []
         for update in event.updates:
             memory = self._edges.get(update.header.sender)
             stamp = update.header.stamp
@@ -244,15 +247,17 @@ class Brain:
             distance = self._distance(memory, update)
             try:
                 self.algorithm.absorb(update.header.sender, update.parts)
-            except UpdateRefused:
+            except UpdateRefused as refusal:
                 self.refused += 1
+                refused.append((update.header, refusal))
                 continue
+            absorbed.append(update.header)
             memory.distance = distance
             memory.received += 1
             memory.neighbour_round = update.header.round
             memory.absorbed_round = self.counters.round
             memory.absorbed_at = event.at
-        return []
+        return [Absorbed(absorbed, refused)] if absorbed or refused else []
 
     def _distance(self, memory: EdgeMemory, update: Update) -> float | None:
         """|w_i - w_j| / |w_i|, with the neighbour's model read off the two newest messages of the edge."""

@@ -21,6 +21,7 @@ from concord.learning.checkpoint import CheckpointStore
 from concord.learning.steps import Learner
 from concord.learning.task import Samples
 from concord.site.actions import (
+    Absorbed,
     Action,
     Announce,
     Evaluate,
@@ -45,6 +46,7 @@ from concord.site.events import (
     Reincarnated,
     UpdatesArrived,
 )
+from concord.site.journey import Journey, Step
 from concord.site.ports import Snapshot
 from concord.site.post import Post
 from concord.site.status import Phase, SiteStatus
@@ -104,7 +106,9 @@ class Trainer:
         join_timeout: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        journey: Journey | None = None,
     ) -> None:
+        self._journey = journey or Journey()
         self._brain = brain
         self._learner = learner
         self._post = post
@@ -205,7 +209,7 @@ class Trainer:
         if heard and not self.finished:
             # One that resumes stands where it stood, with what it remembers of its edges.
             event = NeighboursHeard if new else UpdatesArrived
-            self._perform(self._brain.handle(event(self._clock(), list(heard.values()))))
+            self._take_in(event(self._clock(), list(heard.values())))
 
     def _follow(self) -> None:
         """Take over what was decided of the edges since the last look."""
@@ -226,7 +230,7 @@ class Trainer:
         updates = self._post.take()
         self.counters.mailbox += self._clock() - began
         if updates:
-            self._perform(self._brain.handle(UpdatesArrived(self._clock(), updates)))
+            self._take_in(UpdatesArrived(self._clock(), updates))
         if not self._learner.affords(self._brain.steps_to_go):
             log.info("the privacy budget is spent: no further round")
             self._perform(self._brain.handle(BudgetSpent(self._clock())))
@@ -247,6 +251,16 @@ class Trainer:
         if self._round_at is not None:
             self.counters.rounds.observe(now - self._round_at)
         self._round_at = now
+
+    def _take_in(self, news: NeighboursHeard | UpdatesArrived) -> None:
+        actions = self._brain.handle(news)
+        seconds = self._clock() - news.at
+        for told in [action for action in actions if isinstance(action, Absorbed)]:
+            for header in told.headers:
+                self._journey.incoming(Step.ABSORBED, header.sender, header.stamp, seconds)
+            for header, refusal in told.refused:
+                self._journey.incoming_refused(header.sender, refusal, header.stamp)
+        self._perform(actions)
 
     def _heed_floor(self) -> None:
         """Go on as a later life than any that a neighbour, or the outbox, remembers of this site."""

@@ -20,6 +20,7 @@ from concord.crew import Crew
 from concord.errors import MailboxError, UpdateRefused
 from concord.site.edges import NOTE_EDGES, NOTE_FLOOR, NOTE_STATUS, EdgeTable
 from concord.site.expectation import expect
+from concord.site.journey import Journey, Step
 from concord.site.ports import Box, Mailbox, Slot, Snapshot, SnapshotShelf
 from concord.wire.codec import decode, encode
 from concord.wire.messages import Stamp, Update
@@ -56,8 +57,14 @@ class Post:
     """One trainer's connection to its site's mailbox and snapshot shelf."""
 
     def __init__(
-        self, site: str, mailbox: Mailbox, shelf: SnapshotShelf, wall_clock: Callable[[], float] = time.time
+        self,
+        site: str,
+        mailbox: Mailbox,
+        shelf: SnapshotShelf,
+        wall_clock: Callable[[], float] = time.time,
+        journey: Journey | None = None,
     ) -> None:
+        self._journey = journey or Journey()
         self.floor = 0
         """An incarnation that a neighbour has seen from this site; the trainer must live above it."""
         self.version = 0
@@ -217,9 +224,11 @@ class Post:
                 await self._mailbox.discard(box, neighbour)
         self._measure(desk.updates)
         for update in desk.updates.values():
+            began = time.monotonic()
             header = dataclasses.replace(update.header, sent_at=self._wall_clock())
             slot = Slot(header.stamp, encode(Update(header, update.parts)))
             receipt = await self._mailbox.put(Box.OUTBOX, header.receiver, slot)
+            self._journey.outgoing(Step.PUBLISHED, header.receiver, header.stamp, time.monotonic() - began)
             if receipt.newest > slot.stamp:  # the trainer lost its state, and goes on below what it once sent
                 self.floor = max(self.floor, receipt.newest.incarnation)
         if desk.snapshot is not None:
@@ -284,7 +293,7 @@ class Post:
                 update = decode(slot.blob, expect(table, neighbour, self._site))
             except UpdateRefused as refusal:
                 self.refused += 1
-                log.warning("dropped an update from %s in the inbox: %s", neighbour, refusal)
+                self._journey.incoming_refused(neighbour, refusal, slot.stamp)
                 continue
             with self._lock:
                 if self._table is not table:

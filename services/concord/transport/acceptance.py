@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from concord.errors import MailboxError, NotAllowed, RefusalReason, UpdateRefused
 from concord.site.edges import NOTE_EDGES, EdgeTable
 from concord.site.expectation import expect
+from concord.site.journey import Journey, Step
 from concord.site.ports import Box, Mailbox, Receipt, Slot
 from concord.transport.offload import offload
 from concord.transport.traffic import ExchangeState
@@ -121,7 +122,9 @@ class Acceptance:
         state: ExchangeState,
         clock: Callable[[], float] = time.time,
         absurd_factor: float | None = FACTOR,
+        journey: Journey | None = None,
     ) -> None:
+        self._journey = journey or Journey()
         self._mailbox = mailbox
         self._book = book
         self._state = state
@@ -135,20 +138,24 @@ class Acceptance:
 
     async def accept(self, neighbour: str, blob: bytes) -> Receipt:
         """Check an update and store it if newer; UpdateRefused, or errors as `EdgeBook.expectation`."""
+        began = time.monotonic()
         traffic = self._state.edges[neighbour]
         traffic.bytes_in += len(blob)
+        stamp = None
         try:
             update, sizes = await self._measure(neighbour, blob)
+            stamp = update.header.stamp
             if self._absurd_factor is not None:
                 scales = self._scales.setdefault(neighbour, Scales(self._absurd_factor))
                 scales.check(sizes, self._book.own_scales, self._clock())
         except UpdateRefused as refusal:
-            self.refuse(neighbour, refusal)
+            self.refuse(neighbour, refusal, stamp)
             raise
         receipt = await self._store(neighbour, Slot(update.header.stamp, blob))
         if receipt.stored:
             traffic.received += 1
             traffic.age.observe(max(0.0, self._clock() - update.header.sent_at))
+            self._journey.incoming(Step.STORED, neighbour, update.header.stamp, time.monotonic() - began)
         else:
             traffic.known += 1
         return receipt
@@ -161,8 +168,9 @@ class Acceptance:
             return Receipt(stored=False, newest=seen)
         return await self._mailbox.put(Box.INBOX, neighbour, slot)
 
-    def refuse(self, neighbour: str, refusal: UpdateRefused) -> None:
-        """Count a refusal."""
+    def refuse(self, neighbour: str, refusal: UpdateRefused, stamp: Stamp | None = None) -> None:
+        """Count a refusal, and tell of it."""
+        self._journey.incoming_refused(neighbour, refusal, stamp)
         traffic = self._state.edges[neighbour]
         traffic.refused[refusal.reason] += 1
         traffic.last_error = f"refused an update: {refusal}"

@@ -13,6 +13,7 @@ from functools import partial
 
 from concord.crew import Crew
 from concord.errors import MailboxError, NotAllowed
+from concord.site.journey import Journey
 from concord.site.ports import Mailbox
 from concord.transport.acceptance import Acceptance
 from concord.transport.backoff import DecorrelatedJitter
@@ -37,13 +38,16 @@ class Courier:
         state: ExchangeState,
         settings: CourierSettings,
         rng: random.Random,
+        journey: Journey | None = None,
     ) -> None:
         self._mailbox = mailbox
         self._outbox = outbox
         self._state = state
         self._settings = settings
         self._rng = rng
-        self._new_lane = partial(Lane, settings=settings, link=link, outbox=outbox, acceptance=acceptance, rng=rng)
+        self._new_lane = partial(
+            Lane, settings=settings, link=link, outbox=outbox, acceptance=acceptance, rng=rng, journey=journey
+        )
         self._crew: Crew | None = None
         self._pushes: dict[str, asyncio.Task[None]] = {}
         self._pulls: dict[str, asyncio.Task[None]] = {}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from concord.errors import NOT_ALLOWED, JobError, RefusalReason, TransportError, UpdateRefused
+from concord.site.journey import Journey, Step
 from concord.site.ports import Slot
 from concord.transport.acceptance import Acceptance
 from concord.transport.backoff import DecorrelatedJitter
@@ -140,7 +141,9 @@ class Lane:
         traffic: EdgeTraffic,
         rng: random.Random,
         clock: Clock = time.monotonic,
+        journey: Journey | None = None,
     ) -> None:
+        self._journey = journey or Journey()
         self.route = route
         self._url = route.url or ""
         self._settings = settings
@@ -189,12 +192,15 @@ class Lane:
         result = await self._ask(self._link.push(self._url, self.route.neighbour, slot), self._push_pause)
         if isinstance(result, Delivered):
             await self._note_delivery(slot, result.newest, started)
+        elif isinstance(result, Refusal):
+            self._journey.outgoing_refused(self.route.neighbour, slot.stamp, result.reason, result.detail)
 
     async def _note_delivery(self, slot: Slot, newest: Stamp, started: float) -> None:
         now = self._clock()
         self._delivered = self._traffic.delivered = slot.stamp
         self._traffic.sent += 1
         self._traffic.delivery.observe(now - (self._first_try or started))
+        self._journey.outgoing(Step.DELIVERED, self.route.neighbour, slot.stamp, now - started)
         self._first_try = None
         self._push_pause.after_success(started, self.route.min_interval)
         if newest > slot.stamp:
@@ -228,8 +234,7 @@ class Lane:
     async def _take(self, slot: Slot) -> None:
         try:
             receipt = await self._acceptance.accept(self.route.neighbour, slot.blob)
-        except UpdateRefused as refusal:
-            log.warning("what %s holds for us was refused: %s", self.route.neighbour, refusal)
+        except UpdateRefused:
             self._pull_pause.after_refusal(self._clock())
             return
         self._held = receipt.newest

@@ -84,9 +84,13 @@ def measure(blob: bytes | memoryview, expected: Expectation) -> tuple[Update, di
     """As `decode`, with the greatest magnitude in each floating-point part, which checking for finiteness tells."""
     parts, fields = _open(blob, expected.max_bytes)
     header = _parse(fields)
-    _check_header(header, expected)
-    _check_layout(parts, expected.layout)
-    return Update(header, parts), _check_finite(parts)
+    try:
+        _check_header(header, expected)
+        _check_layout(parts, expected.layout)
+        return Update(header, parts), _check_finite(parts)
+    except UpdateRefused as refusal:
+        refusal.stamp = str(header.stamp)
+        raise
 
 
 def same_terms(header: Header, terms: EdgeTerms) -> bool:

@@ -1,0 +1,70 @@
+"""What becomes of each update, step by step, told to the log under one id that both ends of its edge derive alike.
+
+The id is made of what is on the wire anyway: federation, sender, receiver and stamp. Must not know how logs are
+written.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import StrEnum
+
+from concord.errors import UpdateRefused
+from concord.wire.messages import Stamp
+
+log = logging.getLogger(__name__)
+
+
+class Step(StrEnum):
+    """Where on its way an update is, in this order."""
+
+    PUBLISHED = "published"
+    """The sender's trainer laid it in its outbox."""
+    DELIVERED = "delivered"
+    """The sender's exchange handed it to the receiver's."""
+    STORED = "stored"
+    """The receiver's exchange checked it and laid it in its inbox."""
+    ABSORBED = "absorbed"
+    """The receiver's trainer took it into its model's anchor."""
+
+
+class Journey:
+    """Tells of the updates that leave one site, and of those that come to it; at level debug, refusals as warnings.
+
+    A quiet log costs one comparison per update.
+    """
+
+    def __init__(self, federation: str = "", site: str = "") -> None:
+        self._federation = federation
+        self._site = site
+
+    def outgoing(self, step: Step, neighbour: str, stamp: Stamp, seconds: float) -> None:
+        """This site's update for `neighbour` has done a step that took so long."""
+        if log.isEnabledFor(logging.DEBUG):
+            self._tell(step, self._id(self._site, neighbour, stamp), neighbour, seconds)
+
+    def incoming(self, step: Step, neighbour: str, stamp: Stamp, seconds: float) -> None:
+        """The update of `neighbour` for this site has done a step that took so long."""
+        if log.isEnabledFor(logging.DEBUG):
+            self._tell(step, self._id(neighbour, self._site, stamp), neighbour, seconds)
+
+    def outgoing_refused(self, neighbour: str, stamp: Stamp, reason: str, detail: str) -> None:
+        """`neighbour` will not have an update of this site."""
+        update = self._id(self._site, neighbour, stamp)
+        extra = {"update": update, "neighbour": neighbour, "reason": reason}
+        log.warning("update refused by %s: %s", neighbour, detail, extra=extra)
+
+    def incoming_refused(self, neighbour: str, refusal: UpdateRefused, stamp: Stamp | None = None) -> None:
+        """This site will not have an update of `neighbour`; its `stamp`, unless the refusal has it or none is known."""
+        extra = {"neighbour": neighbour, "reason": refusal.reason.value}
+        known = refusal.stamp if stamp is None else str(stamp)
+        if known is not None:
+            extra["update"] = self._id(neighbour, self._site, known)
+        log.warning("update of %s refused: %s", neighbour, refusal, extra=extra)
+
+    def _id(self, sender: str, receiver: str, stamp: Stamp | str) -> str:
+        return f"{self._federation}/{sender}/{receiver}/{stamp}"
+
+    def _tell(self, step: Step, update: str, neighbour: str, seconds: float) -> None:
+        extra = {"update": update, "neighbour": neighbour, "milliseconds": round(1000 * seconds, 3)}
+        log.debug("update %s", step, extra=extra)
