@@ -23,7 +23,7 @@ IMAGE_ARGS ?=
 .DELETE_ON_ERROR:
 .PHONY: help install demo figure1 figure2 paper test check lint type arch audit proof fuzz chaos soak e2e bench loadtest
 .PHONY: peers serving-peers test-kserve swaps image test-containers clean
-.PHONY: kind-up kind-demo kind-down chart-docs rendered
+.PHONY: kind-up kind-demo kind-down chart-docs rendered dashboards
 .PHONY: screenshots docs error-docs metric-docs alert-docs pictures
 
 help:  ## List the verbs.
@@ -138,6 +138,9 @@ chart-docs: $(VENV)/dev.stamp  ## Make the table of values in helm/concord/READM
 
 rendered: $(VENV)/dev.stamp  ## Make the manifests in k8s/rendered and the rules in k8s/prometheus anew.
 	$(BIN)/python -m tools.render_manifests
+
+dashboards: $(VENV)/dev.stamp  ## Make the dashboards in helm/concord/dashboards anew.
+	$(BIN)/python -m tools.dashboards $(ARGS)
 
 screenshots: $(VENV)/dev.stamp  ## Take the pictures of the console in docs/images anew.
 	$(BIN)/python -m tools.screenshots

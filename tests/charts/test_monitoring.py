@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -207,3 +208,19 @@ def test_no_mark_is_left_in_the_rules_and_runbooks_are_where_the_values_say() ->
     assert "@" not in yaml.safe_dump(rules)
     told = {name: rule["annotations"]["runbook_url"] for name, rule in rules.items() if "alert" in rule}
     assert told == {name: f"https://docs.example.org/runbooks/{name}.html" for name in told}
+
+
+def test_dashboards_come_as_grafanas_sidecar_looks_for_them() -> None:
+    release = feature("monitoring")
+    found = {one["metadata"]["name"]: one for one in release.of("ConfigMap") if "dashboard" in one["metadata"]["name"]}
+    files = {path.name: path.read_text() for path in (CHART / "dashboards").glob("*.json")}
+    assert found.keys() == {f"concord-dashboard-{name.removesuffix('.json')}" for name in files}
+    for one in found.values():
+        assert one["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert one["metadata"]["annotations"] == {"grafana_folder": "Federations"}
+        ((key, text),) = one["data"].items()
+        ours = files[key.removeprefix("concord-")]
+        there = "https://docs.example.org/runbooks/${__data.fields.alert}.html"
+        assert json.loads(text) == json.loads(ours.replace("docs/runbooks/${__data.fields.alert}.md", there))
+        assert "docs/runbooks/" not in text
+        assert len(text) < 2**19
