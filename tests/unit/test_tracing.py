@@ -7,7 +7,9 @@ import sys
 import pytest
 
 from concord.errors import EnvironmentProblem
+from concord.site.journey import Journey
 from concord.telemetry.tracing import ENDPOINTS, RATIO, STEPS, Span, Tracing, open_tracing
+from concord.wire.messages import Stamp
 
 UPDATE = "federation/N1/N2/1.2.{}"
 
@@ -65,12 +67,19 @@ def test_the_header_names_the_span_of_the_delivery() -> None:
     assert (version, int(trace, 16), int(span, 16), flags) == ("00", spans[0].trace, spans[0].id, "01")
 
 
+def test_without_a_tracer_no_header_goes_with_an_update() -> None:
+    one, _ = tracing()
+    assert Journey("federation", "N1").headers("N2", Stamp(1, 2, 3)) == {}
+    traced = Journey("federation", "N1", one).headers("N2", Stamp(1, 2, 3))
+    assert traced == {"traceparent": one.traceparent(UPDATE.format(3))}
+
+
 def test_a_prediction_is_part_of_its_callers_trace() -> None:
     one, spans = tracing(0.0)
     one.prediction("predict", 200, 0.001, f"00-{7:032x}-{9:016x}-01")
     one.prediction("predict", 200, 0.001, f"00-{7:032x}-{9:016x}-00")
     one.prediction("predict", 200, 0.001, "nonsense")
-    assert [(span.trace, span.parent, span.name) for span in spans] == [(7, 9, "POST predict")]
+    assert [(span.trace, span.parent, span.name) for span in spans] == [(7, 9, "predict")]
 
 
 def test_off_unless_an_endpoint_is_named() -> None:

@@ -24,6 +24,7 @@ from concord.apps.members import Members
 from concord.apps.metrics import add_metrics
 from concord.apps.serve import Server, bind, connection_limits
 from concord.apps.shortcut import Shortcut
+from concord.apps.traces import traces
 from concord.apps.trainer import (
     beside,
     build_trainer,
@@ -42,22 +43,28 @@ from concord.site.journey import Journey
 from concord.site.post import Post
 from concord.telemetry.redis import RedisMemory, redis_source
 from concord.telemetry.registry import Source, Telemetry
+from concord.telemetry.tracing import Tracing
 
 
 def run(job: Job, settings: Settings) -> None:
     """Train, exchange and serve until SIGTERM or SIGINT."""
+    with traces("site", settings.site) as tracing:
+        _run(job, settings, tracing)
+
+
+def _run(job: Job, settings: Settings, tracing: Tracing | None) -> None:
     torch.set_num_threads(settings.threads or 1)  # the box has few cores, and other sites may share them
     listener = bind(settings.host, settings.port)
     task = job_task(job)
     mailbox = RedisMailbox(settings.redis_url, job.name, settings.site)
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
-    journey = Journey(job.name, settings.site)
+    journey = Journey(job.name, settings.site, tracing)
     post = Post(settings.site, mailbox, shelf, journey=journey)
     members = Members(job, settings)
     exchange = create_exchange(mailbox, exchange_settings(job, settings, members), journey=journey)
     limits, turned_away = connection_limits(settings), exchange.state.turned_away
     door = open_door(exchange.door, exchange.tls, settings, exchange.release, turned_away)
-    inference = create_inference(job_predictor(job, task), shelf, inference_settings(job, task, settings))
+    inference = create_inference(job_predictor(job, task), shelf, inference_settings(job, task, settings), tracing)
     with keeping_checkpoints():
         trainer = build_trainer(job, settings, task, post, members.now, journey)
     health = TrainerHealth(trainer, mailbox, job.training.pace)

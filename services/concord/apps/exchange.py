@@ -19,6 +19,7 @@ from concord.apps.metrics import add_metrics
 from concord.apps.reach import plan_routes
 from concord.apps.serve import Server, bind, connection_limits
 from concord.apps.serve import run as serve_process
+from concord.apps.traces import traces
 from concord.errors import (
     JobError,
 )
@@ -30,6 +31,7 @@ from concord.site.journey import Journey
 from concord.site.ports import Mailbox
 from concord.telemetry.redis import redis_source
 from concord.telemetry.registry import Source, Telemetry
+from concord.telemetry.tracing import Tracing
 from concord.transport.identity import INSECURE, Certified
 from concord.transport.lane import EdgeRoute
 from concord.transport.tls import SiteTls
@@ -94,8 +96,13 @@ def _require_https(routes: Iterable[EdgeRoute]) -> None:
 
 def run(job: Job, settings: Settings) -> None:
     """Exchange updates until SIGTERM or SIGINT."""
+    with traces("exchange", settings.site) as tracing:
+        _run(job, settings, tracing)
+
+
+def _run(job: Job, settings: Settings, tracing: Tracing | None) -> None:
     mailbox = RedisMailbox(settings.redis_url, job.name, settings.site)
-    journey = Journey(job.name, settings.site)
+    journey = Journey(job.name, settings.site, tracing)
     service = create_exchange(mailbox, exchange_settings(job, settings, Members(job, settings)), journey=journey)
     limits, turned_away = connection_limits(settings), service.state.turned_away
     door = open_door(service.door, service.tls, settings, service.release, turned_away)

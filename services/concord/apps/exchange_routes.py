@@ -115,7 +115,7 @@ class ExchangeService:
         self._claims_suffice = not isinstance(settings.trust, Secret)
         self._verifier = Verifier(settings.site, settings.trust, clock, settings.clock_window)
         signer = Signer(settings.site, settings.trust, clock)
-        self._client = NeighbourClient(signer, settings.timeout, settings.tls)
+        self._client = NeighbourClient(signer, settings.timeout, settings.tls, self._journey.headers)
         self._book = EdgeBook(mailbox, settings.site, settings.max_update_bytes)
         self._acceptance = Acceptance(mailbox, self._book, self.state, clock, settings.absurd_factor, self._journey)
         self._outbox = Outbox(mailbox, self.state, rng)
@@ -279,7 +279,7 @@ class ExchangeService:
             return Response(status_code=304 if "if-none-match" in request.headers else 204)
         self.state.edges[receiver].bytes_out += len(slot.blob)
         self._journey.outgoing(Step.DELIVERED, receiver, slot.stamp, 0.0)
-        headers = {"ETag": f'"{slot.stamp}"'}
+        headers = {"ETag": f'"{slot.stamp}"', **self._journey.headers(receiver, slot.stamp)}
         return Response(slot.blob, headers=headers, media_type="application/octet-stream")
 
     def _admit(self, request: Request, site: str) -> None:

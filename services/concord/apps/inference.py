@@ -17,6 +17,7 @@ from concord.apps.processors import inference_threads
 from concord.apps.serve import Server, bind, connection_limits
 from concord.apps.serve import run as serve_process
 from concord.apps.shortcut import Shortcut
+from concord.apps.traces import traces
 from concord.apps.trainer import job_gate, job_predictor, job_task
 from concord.job import Job
 from concord.learning.task import Task
@@ -27,17 +28,23 @@ from concord.settings import Settings
 from concord.site.ports import SnapshotShelf
 from concord.telemetry.redis import redis_source
 from concord.telemetry.registry import Source, Telemetry
+from concord.telemetry.tracing import Tracing
 
 __all__ = ["InferenceService", "InferenceSettings", "create_app", "create_inference", "inference_settings", "run"]
 
 
 def run(job: Job, settings: Settings) -> None:
     """Answer prediction requests until SIGTERM or SIGINT."""
+    with traces("inference", settings.site) as tracing:
+        _run(job, settings, tracing)
+
+
+def _run(job: Job, settings: Settings, tracing: Tracing | None) -> None:
     torch.set_num_threads(inference_threads(settings.threads))
     listener = bind(settings.host, settings.port)
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
     task = job_task(job)
-    service = create_inference(job_predictor(job, task), shelf, inference_settings(job, task, settings))
+    service = create_inference(job_predictor(job, task), shelf, inference_settings(job, task, settings), tracing)
     app = create_app(service, [redis_source(shelf.link.state)])
     server = Server(app, listener, drain=settings.drain, limits=connection_limits(settings))
     serve_process(server, at_end=shelf.close)
@@ -51,10 +58,13 @@ def inference_settings(job: Job, task: Task, settings: Settings) -> InferenceSet
 
 
 def create_inference(
-    predictor: Predictor, shelf: SnapshotShelf, settings: InferenceSettings | None = None
+    predictor: Predictor,
+    shelf: SnapshotShelf,
+    settings: InferenceSettings | None = None,
+    tracing: Tracing | None = None,
 ) -> InferenceService:
     """The prediction service of one site; the shelf stays the caller's to close."""
-    return InferenceService(predictor, shelf, settings or InferenceSettings())
+    return InferenceService(predictor, shelf, settings or InferenceSettings(), tracing=tracing)
 
 
 def create_app(service: InferenceService, sources: Iterable[Source] = ()) -> FastAPI:

@@ -37,6 +37,7 @@ from concord.serving.versions import Versions
 from concord.serving.watcher import WatchTimes
 from concord.site.ports import SnapshotShelf
 from concord.telemetry.inference import inference_source
+from concord.telemetry.tracing import Tracing
 
 Read = Callable[[Request, bytes, ServedModel], Question]
 T = TypeVar("T")
@@ -44,6 +45,7 @@ T = TypeVar("T")
 VERSION_HEADER = "Concord-Model-Version"
 ROUND_HEADER = "Concord-Model-Round"
 JSON_BYTES_HEADER = "Inference-Header-Content-Length"
+_TRACED = frozenset({"infer", "predict"})
 _GONE = 499
 """What a request is counted as whose caller left before its answer."""
 
@@ -72,6 +74,7 @@ class InferenceService:
         shelf: SnapshotShelf,
         settings: InferenceSettings,
         clock: Callable[[], float] = time.time,
+        tracing: Tracing | None = None,
     ) -> None:
         self.state = InferenceState()
         self.predictor = predictor
@@ -83,6 +86,7 @@ class InferenceService:
         self._versions = Versions(predictor, shelf, settings.versions_kept)
         self._settings = settings
         self._loaded = True
+        self._tracing = tracing
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read and write")
 
     @asynccontextmanager
@@ -142,52 +146,52 @@ class InferenceService:
 
     async def ready(self, request: Request) -> Response:
         """200 as soon as there is a model to answer with, 503 before."""
-        return await self._counted("ready", self._ready(None, None))
+        return await self._counted(request, "ready", self._ready(None, None))
 
     async def model_ready(self, request: Request, name: str) -> Response:
         """200 if the model can answer, 404 if it is not served here, 503 before its first snapshot."""
-        return await self._counted("ready", self._ready(name, None))
+        return await self._counted(request, "ready", self._ready(name, None))
 
     async def version_ready(self, request: Request, name: str, version: str) -> Response:
         """200 if that version can answer: it is in service, or on the shelf."""
-        return await self._counted("ready", self._ready(name, version))
+        return await self._counted(request, "ready", self._ready(name, version))
 
     async def model_metadata(self, request: Request, name: str) -> Response:
         """The model's inputs, outputs, classes, and the versions loaded now."""
-        return await self._counted("metadata", self._metadata(name, None))
+        return await self._counted(request, "metadata", self._metadata(name, None))
 
     async def version_metadata(self, request: Request, name: str, version: str) -> Response:
         """The same for one version."""
-        return await self._counted("metadata", self._metadata(name, version))
+        return await self._counted(request, "metadata", self._metadata(name, version))
 
     # --- predictions ----------------------------------------------------------------------------------------
 
     async def infer(self, request: Request, name: str) -> Response:
         """Answer a request of the Open Inference Protocol from the newest model."""
-        return await self._counted("infer", self._answer(request, _read_v2, name, None))
+        return await self._counted(request, "infer", self._answer(request, _read_v2, name, None))
 
     async def infer_version(self, request: Request, name: str, version: str) -> Response:
         """Answer a request of the Open Inference Protocol from one version, if it is still on the shelf."""
-        return await self._counted("infer", self._answer(request, _read_v2, name, version))
+        return await self._counted(request, "infer", self._answer(request, _read_v2, name, version))
 
     async def predict(self, request: Request) -> Response:
         """Predict from plain rows of numbers, or from a picture, with the newest model, or the query's `model`."""
         name = request.query_params.get("model") if request.scope["query_string"] else None
-        return await self._counted("predict", self._answer(request, _read_plain, name, None))
+        return await self._counted(request, "predict", self._answer(request, _read_plain, name, None))
 
     # --- the repository: one model, in service or not -------------------------------------------------------
 
     async def index(self, request: Request) -> Response:
         """The one model that a site has, by the versions loaded now; with `{"ready": true}` only if it answers."""
-        return await self._counted("repository", self._index(request))
+        return await self._counted(request, "repository", self._index(request))
 
     async def load(self, request: Request, name: str) -> Response:
         """Take the model into service again; what it is comes from training, and cannot be given here."""
-        return await self._counted("repository", self._control(request, name, loaded=True))
+        return await self._counted(request, "repository", self._control(request, name, loaded=True))
 
     async def unload(self, request: Request, name: str) -> Response:
         """Take the model out of service until it is loaded: it is not ready, and answers 503."""
-        return await self._counted("repository", self._control(request, name, loaded=False))
+        return await self._counted(request, "repository", self._control(request, name, loaded=False))
 
     async def _index(self, request: Request) -> Response:
         body = await read_body(request, self._settings.max_body_bytes)
@@ -217,13 +221,16 @@ class InferenceService:
 
     # --- how an answer comes about --------------------------------------------------------------------------
 
-    async def _counted(self, route: str, work: Awaitable[Response]) -> Response:
+    async def _counted(self, request: Request, route: str, work: Awaitable[Response]) -> Response:
         started = time.perf_counter()
         try:
             response = await work
         except ERRORS as error:
             response = _problem(error)
-        self.state.observe(route, response.status_code, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self.state.observe(route, response.status_code, seconds)
+        if self._tracing is not None and route in _TRACED:
+            self._tracing.prediction(route, response.status_code, seconds, request.headers.get("traceparent", ""))
         return response
 
     async def _answer(self, request: Request, read: Read, name: str | None, version: str | None) -> Response:

@@ -19,6 +19,7 @@ from concord.apps.health import TrainerHealth
 from concord.apps.members import Members
 from concord.apps.processors import training_threads
 from concord.apps.serve import Server, bind, connection_limits
+from concord.apps.traces import traces
 from concord.consensus.algorithm import EdgeEnd, LocalStep
 from concord.consensus.registry import AlgorithmOptions, build_algorithm, edge_terms
 from concord.consensus.vectors import FlatModel, fingerprint
@@ -49,6 +50,7 @@ from concord.site.post import Post
 from concord.suggest import unknown
 from concord.telemetry.redis import RedisMemory, redis_source
 from concord.telemetry.registry import Source, Telemetry
+from concord.telemetry.tracing import Tracing
 from concord.telemetry.trainer import trainer_source
 
 log = logging.getLogger(__name__)
@@ -227,12 +229,17 @@ def _class_counts(task: Task, data: SiteData) -> dict[str, int]:
 
 def run(job: Job, settings: Settings) -> None:
     """Train until the job's end, then stay and report, until SIGTERM or SIGINT."""
+    with traces("trainer", settings.site) as tracing:
+        _run(job, settings, tracing)
+
+
+def _run(job: Job, settings: Settings, tracing: Tracing | None) -> None:
     torch.set_num_threads(training_threads(settings.threads))
     listener = bind(settings.host, settings.port)
     task = job_task(job)
     mailbox = RedisMailbox(settings.redis_url, job.name, settings.site)
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
-    journey = Journey(job.name, settings.site)
+    journey = Journey(job.name, settings.site, tracing)
     post = Post(settings.site, mailbox, shelf, journey=journey)
     members = Members(job, settings)
     with keeping_checkpoints():

@@ -2,8 +2,8 @@
 
 The trace of an update is derived from its id, and each step's span from the two, so that the four processes which an
 update passes draw one trace though nothing of it goes through Redis. W3C's `traceparent` goes over the wire as well,
-for what is on the way. Whether a trace is kept is read from its id, as OpenTelemetry's sampler by ratio does: all processes
-decide alike.
+for what is on the way. Whether a trace is kept is read from its id, as OpenTelemetry's sampler by ratio does: all
+processes decide alike.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Tracing:
         if kept:
             attributes: Mapping[str, str | int] = {"http.route": route, "http.response.status_code": status}
             own = secrets.randbits(64) or 1
-            self._export(Span(f"POST {route}", trace, own, parent, *self._times(seconds), attributes))
+            self._export(Span(route, trace, own, parent, *self._times(seconds), attributes))
 
     def _keeps(self, trace: int) -> bool:
         return trace & ((1 << 64) - 1) < self._limit

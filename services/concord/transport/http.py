@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -112,11 +112,19 @@ class NeighbourClient:
 
     With `tls` of a site, neighbours are called over mutual TLS and no other way, each over connections of its own, on
     which only that neighbour answers; a plain context replaces the default verification of HTTPS neighbours.
+    `headers` gives more headers for an update to a neighbour.
     TransportError from `push` and `pull` when a neighbour cannot be reached, is another than meant, or makes no sense.
     """
 
-    def __init__(self, signer: Signer, timeout: float, tls: ssl.SSLContext | SiteTls | None = None) -> None:
+    def __init__(
+        self,
+        signer: Signer,
+        timeout: float,
+        tls: ssl.SSLContext | SiteTls | None = None,
+        headers: Callable[[str, Stamp], Mapping[str, str]] = lambda neighbour, stamp: {},
+    ) -> None:
         self._signer = signer
+        self._headers = headers
         self._timeout = timeout
         self._tls = tls
         self._pools: dict[str, _Pool] = {}
@@ -124,6 +132,7 @@ class NeighbourClient:
     async def push(self, url: str, receiver: str, slot: Slot) -> PushResult:
         """PUT one update to the site `receiver` whose base address is `url`."""
         request = self._request("PUT", f"{url}/v1/inbox/{quote(self._signer.site)}", content=slot.blob)
+        request.headers.update(self._headers(receiver, slot.stamp))
         response, body = await self._send(request, receiver, _ERROR_BYTES)
         if response.status_code == httpx.codes.NO_CONTENT:
             return Delivered(slot.stamp)
