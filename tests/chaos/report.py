@@ -80,7 +80,8 @@ def _gone(records: Sequence[Record], undisturbed: float) -> list[str]:
     return [
         f"- Undisturbed, but a site was never there: {without}. The {len(left)} seeds with a site gone for good ended "
         f"{fmean(less):+.1f} points from that in the mean, {min(less):+.1f} at worst; "
-        f"{sum(survived(record, undisturbed) for record in left)} of them survived, held against all the data."
+        f"{sum(one >= -100 * POINT for one in less)} of them within a point of it, and "
+        f"{sum(survived(record, undisturbed) for record in left)} survived, held against all the data."
     ]
 
 
