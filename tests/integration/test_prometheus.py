@@ -30,7 +30,7 @@ task: digits
 sites: 8
 split: {kind: classes-per-site, classes: [2, 3]}
 topology: ring
-training: {rounds: 4000, pace: 0.3, local_steps: 4, learning_rate: 0.1}
+training: {rounds: 4000, pace: 0.5, local_steps: 4, learning_rate: 0.1}
 checkpoint: {every: 1}
 serving: {every: 1}
 """

@@ -137,6 +137,15 @@ def test_the_values_of_the_chart_that_a_runbook_names_are_there() -> None:
                     place = place[key]
 
 
+def test_prometheus_takes_the_configurations(tmp_path: Path) -> None:
+    promtool("check", "config", str(RULES.parent / "prometheus.yml"))
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    discovery = "kubernetes_sd_configs: [{role: pod}]"
+    assert discovery in example  # which Debian's promtool is built without
+    (tmp_path / "prometheus.yml").write_text(example.replace(discovery, "static_configs: [{targets: [a]}]"))
+    promtool("check", "config", str(tmp_path / "prometheus.yml"))
+
+
 def test_the_table_of_alerts_is_fresh() -> None:
     page = PAGE.read_text()
     assert with_table(page, RULES.read_text()) == page, "run make alert-docs"
