@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +32,7 @@ def main() -> None:
     arguments.add_argument("--results", type=Path, default=Path("out/chaos.jsonl"))
     arguments.add_argument("--docs", type=Path, help="the page whose table is made anew")
     options = arguments.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends this ends its sites too
     options.results.parent.mkdir(parents=True, exist_ok=True)
     for seed in _missing(options.seeds, records(options.results)):
         names = parse_job(JOB).site_names

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -44,6 +45,7 @@ def main() -> None:
     arguments.add_argument("--warm-up", type=float, default=None, help="minutes (default: a fifth)")
     arguments.add_argument("--out", type=Path, default=Path("out/soak"))
     options = arguments.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends this ends its sites too
     options.out.mkdir(parents=True, exist_ok=True)
     warm_up = 60 * (options.minutes / 5 if options.warm_up is None else options.warm_up)
     with tempfile.TemporaryDirectory(prefix="soak-") as name, running(build(parse_job(JOB), Path(name), 0)) as world:
