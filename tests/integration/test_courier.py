@@ -125,8 +125,9 @@ async def test_a_refused_update_is_reported_and_not_hammered() -> None:
         exchange_site("N1", "N2", routes=push_to("N2", port)) as one,
     ):
         await publish(one, "N2", 1, epoch=3)
+        await eventually(lambda: traffic(one, "N2").rejected["epoch"] > 0)
         await asyncio.sleep(0.3)
-        assert 1 <= traffic(one, "N2").rejected["epoch"] <= 6
+        assert traffic(one, "N2").rejected["epoch"] <= 6
         assert "edge epoch" in (traffic(one, "N2").last_error or "")
         assert traffic(one, "N2").circuit is CircuitState.CLOSED
 
