@@ -7,7 +7,9 @@ that no query is left of which nobody has seen data.
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -123,6 +125,7 @@ def test_every_query_and_every_rule_has_an_answer(watched: Watched) -> None:
     _what_sites_do_not_tell_is_shown_too(watched)
     _rules_are_well_and_silent(watched)
     _variables_have_values(watched)
+    _a_site_that_hangs_comes_first(watched)
 
 
 def _sites_are_read(watched: Watched) -> None:
@@ -195,6 +198,27 @@ def _variables_have_values(watched: Watched) -> None:
                 asked = {"match[]": selector.replace("$namespace", REAL)}
                 values = watched.prometheus.ask(f"label/{label}/values", **asked)
                 assert set(values) >= ({REAL} if label == "namespace" else set(watched.fleet.urls))
+
+
+def _a_site_that_hangs_comes_first(watched: Watched) -> None:
+    """As the first panel of the first dashboard shows it, though the alert is only about to fire."""
+    first = next(one for one in QUERIES if one.where.startswith("fleet: What is wrong"))
+    expr = first.text(REAL, "")
+    assert {one["metric"]["site"] for one in watched.prometheus.query(expr)} == set(watched.fleet.urls)
+    process = watched.fleet.pids("N5")["site"]
+    assert process is not None
+    os.kill(process, signal.SIGSTOP)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            worst, *_ = watched.prometheus.query(expr)
+            if worst["metric"].get("alertname") == "ConcordSiteDown":
+                break
+            assert time.monotonic() < deadline, worst
+    finally:
+        os.kill(process, signal.SIGCONT)
+    assert worst["metric"]["site"] == "N5"
+    assert float(worst["value"][1]) == 2
 
 
 def test_the_example_for_sites_of_up_is_what_up_does() -> None:
