@@ -37,6 +37,8 @@ from concord.apps.health import TrainerHealth
 from concord.apps.inference import InferenceSettings, create_inference
 from concord.apps.inference import create_app as create_inference_app
 from concord.apps.serve import Server, bind
+from concord.fleet.presence import Presence
+from concord.fleet.report import report
 from concord.mailbox.memory import MemoryMailbox
 from concord.sealed import digest
 from concord.site.edges import NOTE_EDGES
@@ -131,7 +133,8 @@ class _Fleet:
     alive = False
 
     def status(self) -> dict[str, object]:
-        return {"leading": True, "failures": []}
+        nothing = report("digits", None, {}, Presence(1.0), (), ())
+        return {**nothing, "leader": "fleet-a", "leading": True, "failures": []}
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -17,7 +17,7 @@ from concord.apps.metrics import add_metrics
 from concord.errors import MailboxError
 from concord.site.loop import Trainer
 from concord.site.ports import Mailbox
-from concord.telemetry.registry import Telemetry
+from concord.telemetry.registry import Source, Telemetry
 
 STALL_SECONDS = 300.0
 """Beyond its pace: a trainer whose loop has not turned for so long hangs. A step of a large model may take minutes."""
@@ -50,12 +50,12 @@ class TrainerHealth:
         self._patience = STALL_SECONDS + pace
         self._clock = clock
 
-    def app(self, telemetry: Telemetry) -> FastAPI:
-        """An app of these routes alone, and of the status, for a process that serves nothing else."""
+    def app(self, sources: Iterable[Source] = ()) -> FastAPI:
+        """An app of these routes, the status and the metrics of `sources`, for a process that serves nothing else."""
         app = FastAPI(title="Concord trainer", version=concord.__version__)
         add_health(app, self.started, self.live, self.ready)
         app.add_api_route("/v1/status", self.status, methods=["GET"], tags=["trainer"])
-        add_metrics(app, telemetry)
+        add_metrics(app, Telemetry("trainer", *sources))
         return app
 
     async def started(self, request: Request) -> Response:

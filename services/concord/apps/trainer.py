@@ -49,7 +49,7 @@ from concord.site.own import OwnParameters
 from concord.site.post import Post
 from concord.suggest import unknown
 from concord.telemetry.redis import RedisMemory, redis_source
-from concord.telemetry.registry import Source, Telemetry
+from concord.telemetry.registry import Source
 from concord.telemetry.tracing import Tracing
 from concord.telemetry.trainer import trainer_source
 
@@ -246,9 +246,9 @@ def _run(job: Job, settings: Settings, tracing: Tracing | None) -> None:
         trainer = build_trainer(job, settings, task, post, members.now, journey)
     memory = RedisMemory(mailbox.link)
     links = redis_source(mailbox.link.state, shelf.link.state)
-    telemetry = Telemetry("trainer", read_trainer(trainer, members), links, memory.read)
+    sources = (read_trainer(trainer, members), links, memory.read)
     health = TrainerHealth(trainer, mailbox, job.training.pace)
-    server = Server(health.app(telemetry), listener, limits=connection_limits(settings))
+    server = Server(health.app(sources), listener, limits=connection_limits(settings))
 
     async def carry(ready: Ready, stop: asyncio.Event) -> None:
         following = follow_members(trainer, job, settings.site, members)
