@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +17,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from concord.apps.local import LocalFleet
-from concord.job import parse_job
+from concord.apps.local import HOST
 from concord.telemetry.tracing import STEPS
 
 JOB = """\
@@ -83,20 +84,24 @@ def whole(collector: Collector) -> list[tuple[str, Span]] | None:
     return None
 
 
-def test_an_update_is_one_trace_of_two_sites(collector: Collector, base_port: int, temporary: Path) -> None:
-    with LocalFleet(parse_job(JOB), base_port) as fleet:
-        deadline = time.monotonic() + PATIENCE
-        answered = 0
-        while whole(collector) is None or not answered:
-            assert time.monotonic() < deadline, {site: fleet.log(site)[-2000:] for site in fleet.urls}
-            fleet.supervise()
-            try:
-                headers = {"traceparent": f"00-{CALLER[0]:032x}-{CALLER[1]:016x}-01"}
-                answer = httpx.post(f"{fleet.urls['N1']}/v1/predict", json={"inputs": [0.0] * 64}, headers=headers)
-                answered += answer.status_code == 200
-            except httpx.HTTPError:
-                pass
-            time.sleep(0.1)
+def test_an_update_is_one_trace_of_two_sites(
+    collector: Collector, command: Callable[..., subprocess.Popen[str]], base_port: int, tmp_path: Path
+) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    process = command("up", "job.yaml", "--base-port", str(base_port), "--json")
+    headers = {"traceparent": f"00-{CALLER[0]:032x}-{CALLER[1]:016x}-01"}
+    deadline = time.monotonic() + PATIENCE
+    answered = 0
+    while whole(collector) is None or not answered:
+        assert time.monotonic() < deadline, (process.poll(), dict(collector.spans))
+        try:
+            answer = httpx.post(f"http://{HOST}:{base_port}/v1/predict", json={"inputs": [0.0] * 64}, headers=headers)
+            answered += answer.status_code == 200
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
     spans = whole(collector)
     assert spans is not None
     sites = [site for site, _ in spans]

@@ -92,7 +92,10 @@ def check_no_certificate(plan: Plan, door: str) -> None:
 def check_predictions(site: str, url: str, deadline: float) -> None:
     """A prediction for one row of zeros, in both forms of the REST interface."""
     listed = until(
-        lambda: httpx.get(f"{url}/v1/models", timeout=10), (200,), deadline, when=lambda answer: answer.json()["models"]
+        lambda: httpx.get(f"{url}/v1/models", timeout=10),
+        (200,),
+        deadline,
+        when=lambda answer: [one for one in answer.json()["models"][:1] if one["state"] == "served"],
     )
     served = listed.json()["models"][0]
     row = [0.0] * math.prod(served["input_shape"])
