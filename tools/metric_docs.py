@@ -16,7 +16,7 @@ _HEAD = """# Metrics
 
 Every process answers `GET /metrics` on its plain port, where its health and `/v1/status` are: in Prometheus' text
 format, or as OpenMetrics for who asks for that. Reading it changes nothing and asks nobody else. The label `site` is
-added by whoever scrapes.
+added by whoever scrapes: [monitoring](monitoring.md) says how, and has dashboards and alerts.
 
 What is not there, such as an edge that is gone or a budget that was not set, has no series. `site` is the process that
 is trainer, exchange and inference in one. Each process has `process_*` (memory, processor, open files) besides.

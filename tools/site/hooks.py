@@ -28,8 +28,8 @@ _DRAWING = re.compile(r'<img (?=[^>]*src="(?P<src>[^"]+\.svg)")(?=[^>]*alt="(?P<
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put the pages that a pattern finds in its place in the navigation; leave out what is not there yet."""
-    config.nav = _expanded(config.nav or [], Path(config.docs_dir), config.extra["awaited"])
+    """Put the pages that a pattern finds in its place in the navigation."""
+    config.nav = _expanded(config.nav or [], Path(config.docs_dir))
     return config
 
 
@@ -54,18 +54,18 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
     return with_equations(_DRAWING.sub(lambda match: _inline(match, page, files), html))
 
 
-def _expanded(entries: list[Any], docs: Path, awaited: list[str]) -> list[Any]:
+def _expanded(entries: list[Any], docs: Path) -> list[Any]:
     found: list[Any] = []
     for entry in entries:
         title, target = next(iter(entry.items())) if isinstance(entry, dict) else (None, entry)
         if isinstance(target, list):
-            found.append({title: _expanded(target, docs, awaited)})
+            found.append({title: _expanded(target, docs)})
         elif "*" in target:
             pages = sorted(path.relative_to(docs).as_posix() for path in docs.glob(target))
             found += [{title: pages}] if pages else []
         elif (docs / target).exists() or target in OUTSIDE:
             found.append(entry)
-        elif target not in awaited:
+        else:
             raise PluginError(f"mkdocs.yml: nav: {target} is not there")
     return found
 
