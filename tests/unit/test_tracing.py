@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
+from concord.apps.traces import ENDPOINTS, RATIO, open_tracing
 from concord.errors import EnvironmentProblem
 from concord.site.journey import Journey
-from concord.telemetry.tracing import ENDPOINTS, RATIO, STEPS, Span, Tracing, open_tracing
+from concord.telemetry.tracing import STEPS, Span, Tracing
 from concord.wire.messages import Stamp
 
 UPDATE = "federation/N1/N2/1.2.{}"

@@ -57,7 +57,7 @@ class Otlp:
 
     def close(self) -> None:
         """Send what is left."""
-        self._processor.shutdown()  # type: ignore[no-untyped-call]
+        self._processor.shutdown()
 
 
 def _context(trace: int, span: int, is_remote: bool = False) -> SpanContext:

@@ -15,10 +15,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from concord.errors import EnvironmentProblem
-
-ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-RATIO = "OTEL_TRACES_SAMPLER_ARG"
 STEPS = ("published", "delivered", "stored", "absorbed")
 """The spans of an update, each the parent of the next."""
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
@@ -92,30 +88,3 @@ class Tracing:
 
 def _number(text: str, size: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:size])
-
-
-def open_tracing(process: str, site: str, environ: Mapping[str, str]) -> Tracing | None:
-    """What OpenTelemetry's own variables ask for; None if they name no endpoint. EnvironmentProblem if it cannot be."""
-    if not any(environ.get(name) for name in ENDPOINTS):
-        return None
-    ratio = _ratio(environ)
-    try:
-        from concord.telemetry.otlp import Otlp
-    except ImportError as error:
-        raise EnvironmentProblem(
-            f"{' or '.join(ENDPOINTS)} is set, but traces need what is not installed ({error}): "
-            "pip install 'concord-edge[tracing]', or unset it"
-        ) from error
-    otlp = Otlp(process, site)
-    return Tracing(otlp.export, otlp.close, ratio)
-
-
-def _ratio(environ: Mapping[str, str]) -> float:
-    text = environ.get(RATIO) or "1"
-    try:
-        ratio = float(text)
-    except ValueError:
-        ratio = -1.0
-    if not 0.0 <= ratio <= 1.0:
-        raise EnvironmentProblem(f"{RATIO} is {text!r}; it should be the share of traces to keep, from 0 to 1")
-    return ratio
