@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -134,7 +135,7 @@ def test_a_round_is_logged_once_and_a_tracker_that_fails_stops_nobody(tmp_path: 
         folder = tmp_path / "board" / "tracked" / following.run
         (folder / "N2").write_text("in the way of a folder")
         following.take({"N2": STATUS})
-        following.take({"N2": {**STATUS, "progress": {**STATUS["progress"], "round": 8}}})  # type: ignore[dict-item]
+        following.take({"N2": {**STATUS, "progress": {**STATUS["progress"], "round": 8}}})
     assert scalars(folder / "N1", "accuracy") == [(7, 0.75)]
     assert len(problems) == 1
     assert problems[0].startswith(f"no more curves are kept: --tensorboard {folder.parent} cannot be written: ")
@@ -143,6 +144,23 @@ def test_a_round_is_logged_once_and_a_tracker_that_fails_stops_nobody(tmp_path: 
 def test_a_store_that_cannot_be_used_is_told_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentProblem, match=r"--mlflow nonsense:// cannot be used: "):
         tracking_to(None, "nonsense://", "tracked").__enter__()
+
+
+def test_up_tells_of_a_store_that_cannot_be_used_before_a_site_starts(
+    command: Callable[..., subprocess.Popen[str]], base_port: int, tmp_path: Path
+) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    process = command("up", "job.yaml", "--base-port", str(base_port), "--mlflow", "nonsense://")
+    out, errors = process.communicate(timeout=60)
+    assert (process.returncode, out) == (3, "")
+    assert "--mlflow nonsense:// cannot be used: " in errors
+
+
+def test_what_cannot_be_closed_is_told_and_costs_nothing_else(capsys: pytest.CaptureFixture[str], store: str) -> None:
+    with tracking_to(None, store, "tracked") as trackers:
+        Following(trackers).take({"N1": STATUS})
+        shutil.rmtree(store.removeprefix("file://"))
+    assert f"the curves may lack their end: --mlflow {store} cannot be used: " in capsys.readouterr().err
 
 
 def test_track_wants_to_know_where_and_under_what(run: Run) -> None:

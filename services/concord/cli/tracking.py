@@ -61,14 +61,19 @@ def track(
     ):
         following = Following(trackers)
         typer.echo(f"following {len(urls)} sites as run {following.run} (Ctrl-C stops)")
-        while not stop.wait(_TICK) and not (until_finished and watch.finished):
+        while not stop.wait(_TICK):
+            finished = watch.finished
             following.take(watch.statuses)
-        following.take(watch.statuses)
+            if until_finished and finished:
+                break
 
 
 @contextmanager
 def tracking_to(tensorboard: Path | None, mlflow: str | None, federation: str) -> Iterator[list[Tracker]]:
-    """The trackers that were asked for, closed at the end; EnvironmentProblem for one that cannot be used."""
+    """The trackers that were asked for, closed at the end; EnvironmentProblem for one that cannot be used.
+
+    One that cannot be closed is told of on stderr: what was run has its results all the same.
+    """
     with ExitStack() as stack:
         trackers: list[Tracker] = []
         if tensorboard is not None:
@@ -80,8 +85,19 @@ def tracking_to(tensorboard: Path | None, mlflow: str | None, federation: str) -
 
             trackers.append(MLflow(mlflow, federation))
         for one in trackers:
-            stack.callback(one.close)
+            stack.callback(_close, one)
         yield trackers
+
+
+def _close(tracker: Tracker) -> None:
+    try:
+        tracker.close()
+    except EnvironmentProblem as error:
+        _tell(f"the curves may lack their end: {error}")
+
+
+def _tell(text: str) -> None:
+    typer.echo(text, err=True)
 
 
 class Following:
@@ -94,7 +110,7 @@ class Following:
         self,
         trackers: Sequence[Tracker],
         clock: Callable[[], float] = time.time,
-        on_problem: Callable[[str], None] = lambda text: typer.echo(text, err=True),
+        on_problem: Callable[[str], None] = _tell,
     ) -> None:
         self.run = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(clock()))
         self._trackers = list(trackers)

@@ -58,14 +58,17 @@ def up(
     run_file = run_file_path(os.environ)
     token = admin_token(None, os.environ)
     common = read_log_settings(None, None, os.environ)
-    with interruptible() as stop, LocalFleet(loaded, base_port, state_dir, admin_token=token, common=common) as fleet:
+    with (
+        interruptible() as stop,
+        tracking_to(tensorboard, mlflow, loaded.name) as trackers,
+        LocalFleet(loaded, base_port, state_dir, admin_token=token, common=common) as fleet,
+    ):
         write_run_file(run_file, RunFile(loaded.name, str(job), dict(fleet.urls), os.getpid()))
         try:
             beside = ConsoleBeside(loaded.name) if open_console else None
             if beside is not None and not as_json:
                 console().print(f"console at {beside.url}")
-            keeping = tracking_to(tensorboard, mlflow, loaded.name)
-            with beside or nullcontext(), keeping as trackers, FleetWatch(fleet.urls) as watch:
+            with beside or nullcontext(), FleetWatch(fleet.urls) as watch:
                 tracking = Following(trackers)
                 follow(loaded, fleet, watch, stop, tracking, quiet=as_json, until_finished=until_finished)
         finally:
@@ -91,9 +94,10 @@ def follow(
         while not stop.wait(_TICK):
             fleet.supervise()
             live.update(fleet_view(job, fleet, watch))
+            finished = watch.finished
             if tracking is not None:
                 tracking.take(watch.statuses)
-            if until_finished and watch.finished:
+            if until_finished and finished:
                 break
     if not screen.is_terminal:
         screen.print()

@@ -15,14 +15,12 @@ class MLflow:
         try:
             from mlflow import MlflowClient
             from mlflow.entities import Metric
-            from mlflow.exceptions import MlflowException
         except ImportError as error:
             raise EnvironmentProblem(
                 f"--mlflow needs what is not installed ({error}): pip install 'concord-edge[mlflow]'"
             ) from error
         self._uri = uri
         self._metric = Metric
-        self._failure = MlflowException
         self._runs: dict[tuple[str, str], str] = {}
         with self._translated():
             self._client = MlflowClient(tracking_uri=uri)
@@ -50,5 +48,5 @@ class MLflow:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (self._failure, OSError) as error:
+        except Exception as error:  # stores raise what they like, a folder that is gone a bare Exception
             raise EnvironmentProblem(f"--mlflow {self._uri} cannot be used: {str(error)[:300]}") from error
