@@ -13,7 +13,6 @@ import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TextIO
 
 FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")
@@ -81,17 +80,20 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(_fields(record) | line, default=str)
 
 
-class _Stderr(logging.StreamHandler[TextIO]):
+class _Stderr(logging.Handler):
     """Writes to what stderr is at the time."""
 
     def __init__(self, formatter: logging.Formatter) -> None:
-        logging.Handler.__init__(self)
+        super().__init__()
         self.setFormatter(formatter)
         self.addFilter(_is_wanted)
 
-    @property
-    def stream(self) -> TextIO:  # type: ignore[override]
-        return sys.stderr
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line; what goes wrong is told as the library tells it, and the process goes on."""
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:

@@ -141,6 +141,8 @@ class RedisLink:
     async def memory(self) -> tuple[int, int]:
         """Bytes that the server's data take, and how many they may (0: as many as there are)."""
         info = cast("dict[str, int]", await self.command("INFO", "memory"))
+        if "used_memory" not in info:
+            raise MailboxError("Redis does not say what memory it uses (INFO memory)")
         return int(info["used_memory"]), int(info.get("maxmemory", 0))
 
     @contextmanager

@@ -32,8 +32,8 @@ from concord.apps.trainer import (
     job_predictor,
     job_task,
     keeping_checkpoints,
-    read_trainer,
     train_beside,
+    trainer_readings,
 )
 from concord.job import Job
 from concord.mailbox.redis import RedisMailbox
@@ -69,7 +69,7 @@ def _run(job: Job, settings: Settings, tracing: Tracing | None) -> None:
         trainer = build_trainer(job, settings, task, post, members.now, journey)
     health = TrainerHealth(trainer, mailbox, job.training.pace)
     memory = RedisMemory(mailbox.link)
-    sources = (read_trainer(trainer, members), redis_source(mailbox.link.state, shelf.link.state), memory.read)
+    sources = (trainer_readings(trainer, members), redis_source(mailbox.link.state, shelf.link.state), memory.readings)
     app = create_app(exchange, inference, health, door, sources)
     server = Server(app, listener, on_stop=exchange.release, limits=limits, turned_away=turned_away)
 
@@ -111,5 +111,5 @@ def create_app(
     app.add_middleware(Shortcut, routes=inference.busiest())
     app.include_router(exchange.router)
     add_health(app, trainer.started, live, exchange.ready)
-    add_metrics(app, Telemetry("site", exchange.read, inference.read, *sources))
+    add_metrics(app, Telemetry("site", exchange.readings, inference.readings, *sources))
     return app

@@ -126,5 +126,5 @@ def create_app(service: ExchangeService, door: Server | None = None, sources: It
     app = FastAPI(title="Concord exchange", version=concord.__version__, lifespan=lifespan)
     app.include_router(service.router)
     add_health(app, service.started, service.live, service.ready)
-    add_metrics(app, Telemetry("exchange", service.read, *sources))
+    add_metrics(app, Telemetry("exchange", service.readings, *sources))
     return app

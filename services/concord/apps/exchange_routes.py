@@ -105,7 +105,7 @@ class ExchangeService:
         self._journey = journey or Journey()
         self.state = ExchangeState(settings.site)
         self.tls = settings.tls if isinstance(settings.tls, SiteTls) else None
-        self.read = exchange_source(self.state, self.tls)
+        self.readings = exchange_source(self.state, self.tls)
         self.door = self._door_routes()
         self.router = self._routes()
         self._mailbox = mailbox

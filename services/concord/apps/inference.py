@@ -79,5 +79,5 @@ def create_app(service: InferenceService, sources: Iterable[Source] = ()) -> Fas
     app.include_router(service.router)
     app.add_middleware(Shortcut, routes=service.busiest())
     add_health(app, service.live, service.live, service.ready)
-    add_metrics(app, Telemetry("inference", service.read, *sources))
+    add_metrics(app, Telemetry("inference", service.readings, *sources))
     return app

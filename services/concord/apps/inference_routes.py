@@ -81,7 +81,7 @@ class InferenceService:
         self.models = ModelService(predictor, shelf, settings.models, settings.watch, clock)
         self.watcher = self.models.watcher
         self.batcher = Batcher(settings.batch)
-        self.read = inference_source(self.state, self.batcher, predictor, self.watcher, self.models.shadow)
+        self.readings = inference_source(self.state, self.batcher, predictor, self.watcher, self.models.shadow)
         self.router = self._routes()
         self._versions = Versions(predictor, shelf, settings.versions_kept)
         self._settings = settings

@@ -246,7 +246,7 @@ def _run(job: Job, settings: Settings, tracing: Tracing | None) -> None:
         trainer = build_trainer(job, settings, task, post, members.now, journey)
     memory = RedisMemory(mailbox.link)
     links = redis_source(mailbox.link.state, shelf.link.state)
-    sources = (read_trainer(trainer, members), links, memory.read)
+    sources = (trainer_readings(trainer, members), links, memory.readings)
     health = TrainerHealth(trainer, mailbox, job.training.pace)
     server = Server(health.app(sources), listener, limits=connection_limits(settings))
 
@@ -259,7 +259,7 @@ def _run(job: Job, settings: Settings, tracing: Tracing | None) -> None:
     train_beside(carry, trainer)
 
 
-def read_trainer(trainer: Trainer, members: Members) -> Source:
+def trainer_readings(trainer: Trainer, members: Members) -> Source:
     """Readings of a trainer and of the members that it follows."""
     return trainer_source(trainer, lambda: members.now.version, time.time)
 

@@ -336,13 +336,14 @@ class Trainer:
         saved, began = self.counters.checkpoints, self._clock()
         try:
             path = self._store.save(self._brain.counters.step, tensors, {_MEMO: memo})
-        except CheckpointError as error:
+            size = path.stat().st_size
+        except (CheckpointError, OSError) as error:
             saved.failed += 1
             log.error("no new checkpoint, the previous one is kept: %s", error)
         else:
             self._saved = True
             saved.written += 1
-            saved.saved_at, saved.seconds, saved.bytes = self._wall_clock(), self._clock() - began, path.stat().st_size
+            saved.saved_at, saved.seconds, saved.bytes = self._wall_clock(), self._clock() - began, size
 
     def _settle(self) -> None:
         try:

@@ -41,7 +41,7 @@ class RedisMemory:
                 self._used = None
             await asyncio.sleep(LOOK_EVERY)
 
-    def read(self) -> Iterator[Reading]:
+    def readings(self) -> Iterator[Reading]:
         """What was seen last."""
         if self._used is not None:
             yield Reading("concord_redis_memory_bytes", self._used)

@@ -15,7 +15,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-STEPS = ("published", "delivered", "stored", "absorbed")
+from concord.site.journey import Step
+
+STEPS = tuple(step.value for step in Step)
 """The spans of an update, each the parent of the next."""
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 

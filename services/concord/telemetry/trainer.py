@@ -12,9 +12,6 @@ from concord.site.loop import Trainer
 from concord.site.status import EdgeStatus, Phase, SiteStatus
 from concord.telemetry.registry import Reading, Source
 
-_LATE = {"staleness_seconds"}
-"""Of an edge: what grows while no new status comes."""
-
 
 def trainer_source(trainer: Trainer, topology_version: Callable[[], int], clock: Callable[[], float]) -> Source:
     """Readings of a trainer's newest status; `clock` gives seconds since the Unix epoch."""
@@ -88,7 +85,8 @@ def _edge(neighbour: str, edge: EdgeStatus, late: float) -> Iterator[Reading]:
     for field in fields(edge):
         value = getattr(edge, field.name)
         if value is not None:
-            yield Reading(_OF_AN_EDGE[field.name], value + late * (field.name in _LATE), (neighbour,))
+            grown = late if field.name == "staleness_seconds" else 0  # no new status comes, and time goes on
+            yield Reading(_OF_AN_EDGE[field.name], value + grown, (neighbour,))
 
 
 def _privacy(privacy: PrivacyStatus) -> Iterator[Reading]:
