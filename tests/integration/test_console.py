@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import pytest
 from concord.apps.local import LocalFleet
 from concord.job import parse_job
 from exposition import check, names_in, names_of, scrape, series_of
+from waiting import wait_until
 
 JOB = """\
 name: console-test
@@ -80,13 +80,6 @@ def _parse(lines: Iterator[str]) -> Iterator[Heard]:
             fields = {}
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def states(url: str) -> set[str]:
     return {site["state"] for site in httpx.get(f"{url}/api/fleet").json()["sites"].values()}
 
@@ -111,7 +104,7 @@ def test_a_console_follows_real_sites_and_passes_questions_on(fleet: LocalFleet,
         last = message.id
     with events(url, last) as heard:
         assert next(heard).event == "delta"  # what was missed, and not everything again
-    wait_until(lambda: bool(served(url, "N2")))
+    wait_until(lambda: bool(served(url, "N2")), "N2 has a model")
     assert served(url, "N2")[0]["input_shape"] == [64]
     answer = httpx.post(f"{url}/api/sites/N2/predict", json={"inputs": [[0.5] * 64]})
     assert answer.json()["predictions"][0]["label"] in set("0123456789")
@@ -127,10 +120,8 @@ def test_a_console_follows_real_sites_and_passes_questions_on(fleet: LocalFleet,
 
 
 def test_a_console_tells_of_sites_that_do_not_answer(lonely: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while series_of(scrape(lonely))["concord_console_sites_unreachable", ()] != 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    silent = ("concord_console_sites_unreachable", ())
+    wait_until(lambda: series_of(scrape(lonely))[silent] == 1, "the site is missed")
     text = scrape(lonely)
     assert names_in(text) == names_of("console")
     check(text)
@@ -163,7 +154,7 @@ def test_up_brings_a_console_and_takes_it_away(
     process = command("up", "job.yaml", "--open", "--base-port", str(base_port))
     assert process.stdout is not None
     url = process.stdout.readline().split()[-1].rstrip("/")
-    wait_until(lambda: answers(url) and "training" in states(url))
+    wait_until(lambda: answers(url) and "training" in states(url), "the console shows sites that train")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=PATIENCE)
     assert not answers(url)

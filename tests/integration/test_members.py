@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import httpx
 
 from concord.apps.local import HOST
 from concord.mailbox.server import EmbeddedServer
+from waiting import wait_until
 
 JOB = """\
 name: growing
@@ -23,7 +23,6 @@ topology: ring
 training: {rounds: null, pace: 0.05, local_steps: 16, learning_rate: 0.1}
 evaluation: {every: 0.1}
 """
-PATIENCE = 60.0
 Process = subprocess.Popen[str]
 
 
@@ -64,13 +63,6 @@ class Federation:
 
     def neighbours(self, name: str) -> set[str]:
         return set(self.progress(name)["edges"])
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def test_a_site_joins_and_another_leaves_while_the_others_go_on(

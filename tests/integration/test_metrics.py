@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from concord.apps.local import HOST, LocalFleet
 from concord.job import parse_job
 from concord.mailbox.server import EmbeddedServer
 from exposition import check, names_in, names_of, scrape, series_of
+from waiting import wait_until
 
 JOB = """\
 name: metrics
@@ -38,14 +38,6 @@ SELDOM = {
 }
 """What a healthy site without privacy, certificates and a limit of its Redis does not have: see the unit tests."""
 MOST_SERIES = 500
-PATIENCE = 60.0
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def has_all(url: str, process: str) -> bool:

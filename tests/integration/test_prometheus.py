@@ -194,7 +194,9 @@ def _variables_have_values(watched: Watched) -> None:
     for path in FOLDER.glob("*.json"):
         for variable in json.loads(path.read_text())["templating"]["list"]:
             if variable["type"] == "query":
-                selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]).groups()  # type: ignore[union-attr]
+                asked_for = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"])
+                assert asked_for is not None, variable["query"]
+                selector, label = asked_for.groups()
                 asked = {"match[]": selector.replace("$namespace", REAL)}
                 values = watched.prometheus.ask(f"label/{label}/values", **asked)
                 assert set(values) >= ({REAL} if label == "namespace" else set(watched.fleet.urls))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 from concord.apps.local import HOST
 from concord.mailbox.server import EmbeddedServer
+from waiting import wait_until
 
 JOB = """\
 name: split
@@ -25,7 +25,6 @@ training: {rounds: 900, pace: 0.04, local_steps: 16, learning_rate: 0.1}
 checkpoint: {every: 0.5}
 serving: {every: 0.3}
 """
-PATIENCE = 60.0
 Process = subprocess.Popen[str]
 
 
@@ -60,13 +59,6 @@ class SplitSite:
 
     def finished(self) -> bool:
         return all(self.status(offset).get("progress", {}).get("phase") == "finished" for offset in (0, 2))
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 @pytest.fixture

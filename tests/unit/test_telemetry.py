@@ -19,7 +19,7 @@ from concord.site.status import EdgeStatus, Phase, Progress, SiteStatus
 from concord.telemetry.catalogue import METRICS, Kind
 from concord.telemetry.exchange import exchange_source
 from concord.telemetry.redis import redis_source
-from concord.telemetry.registry import Reading, Telemetry
+from concord.telemetry.registry import Reading, Source, Telemetry
 from concord.telemetry.trainer import trainer_source
 from concord.transport.traffic import ExchangeState
 from exposition import check, series_of
@@ -87,14 +87,14 @@ class Desk:
         self.counters = TrainerCounters(turned_at=999.0)
 
 
-def told(*sources: object) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    text, _ = Telemetry("trainer", *sources).expose("")  # type: ignore[arg-type]
+def told(*sources: Source) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    text, _ = Telemetry("trainer", *sources).expose("")
     check(text.decode())
     return series_of(text.decode())
 
 
 def of_trainer(status: SiteStatus | None, now: float = 1000.0) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    return told(trainer_source(Desk(status), lambda: 5, lambda: now))  # type: ignore[arg-type]
+    return told(trainer_source(Desk(status), lambda: 5, lambda: now))
 
 
 def names(series: dict[tuple[str, tuple[tuple[str, str], ...]], float]) -> set[str]:
@@ -150,7 +150,7 @@ def test_a_scrape_takes_little_of_a_processor() -> None:
         state.edges[name].age.observe(0.1)
         state.edges[name].refused.update(dict.fromkeys(RefusalReason, 1))
     status = replace(STATUS, progress=replace(PROGRESS, edges=dict.fromkeys(names, EDGE)))
-    sources = trainer_source(Desk(status), lambda: 5, lambda: 1000.0), exchange_source(state, None)  # type: ignore[arg-type]
+    sources = trainer_source(Desk(status), lambda: 5, lambda: 1000.0), exchange_source(state, None)
     telemetry = Telemetry("site", *sources)
     took = []
     for _ in range(50):
