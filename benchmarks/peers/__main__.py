@@ -60,11 +60,10 @@ def main() -> None:
     _write_data(place.folder / "digits.json", job)
     fresh_app(place)
     flower = Flower(place, theirs, job)
-    sites = len(job.site_names)
     contenders: list[Contender] = [
         flower,
-        Concord(place, ours, "fedavg", sites),
-        Concord(place, ours, "ecl-isvr", sites),
+        Concord(place, ours, "fedavg", models=1),
+        Concord(place, ours, "ecl-isvr", models=len(job.site_names)),
     ]
 
     # The first runs fill the disk cache and compile modules, and are where memory is looked at.

@@ -26,7 +26,7 @@ JOB = """\
 name: chaos
 task: digits
 sites: 4
-split: {kind: classes-per-site, classes: [5, 5], seed: 1}
+split: {kind: classes-per-site, classes: [5, 5], seed: 4}
 topology: ring
 algorithm: ecl-isvr
 training: {rounds: 400, pace: 0.05, local_steps: 8, batch_size: 32, learning_rate: 0.5}

@@ -12,6 +12,7 @@ from concord.consensus.registry import AlgorithmOptions, build_client
 from concord.consensus.server import Server
 from concord.errors import JobError
 from concord.job import parse_job
+from concord.learning.steps import Learner
 from concord.simulate.report import last_rows
 from fleet import Quadratics
 
@@ -105,6 +106,17 @@ def test_parameters_kept_at_the_site_differ_there_and_are_not_sent() -> None:
     assert len({row.loss for row in last_rows(run)}) == 4
     whole = build_experiment(parse_job(JOB)).run().traffic.bytes
     assert 0 < run.traffic.bytes < whole
+
+
+@pytest.mark.parametrize(("kept", "models"), [("[]", 1), ("['2.*']", 4)])
+def test_models_that_cannot_differ_are_measured_once(monkeypatch: pytest.MonkeyPatch, kept: str, models: int) -> None:
+    experiment = build_experiment(parse_job(JOB, ["training.rounds=1", f"training.local={kept}"]))
+    measured: list[Learner] = []
+    evaluate = Learner.evaluate
+    monkeypatch.setattr(Learner, "evaluate", lambda self, samples: measured.append(self) or evaluate(self, samples))
+    run = experiment.run()
+    assert len(measured) == 2 * models  # before the round and after it
+    assert len(run.rows) == 2 * 4
 
 
 def test_a_run_can_end_by_the_clock() -> None:

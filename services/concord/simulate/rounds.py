@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from concord.consensus.algorithm import payload_bytes
 from concord.consensus.server import Client, Server
 from concord.learning.samples import Samples
-from concord.learning.steps import Learner
+from concord.learning.steps import Evaluation, Learner
 from concord.simulate.experiment import Gradients, Progress, Row, Run, gradients_by_site
 from concord.simulate.network import Traffic
 from concord.site.own import OwnParameters
@@ -32,6 +32,11 @@ class Participant:
     weight: float = 1.0
     own: OwnParameters | None = None
     row: int = 0
+
+    @property
+    def keeps_something(self) -> bool:
+        """Whether its model may differ from that of the server: by own parameters, or by running averages."""
+        return self.own is not None or any(True for _ in self.learner.module.buffers())
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +121,13 @@ class ServerExperiment:
                     one.own.step()
 
     def _measure(self) -> Iterator[Row]:
-        """The server's model at every site, with the parameters that the site keeps for itself."""
+        """The server's model at every site, with what the site keeps for itself; once for all if they keep nothing."""
         seconds = self._round * max(one.seconds for one in self._participants)
+        evaluation: Evaluation | None = None
         for one in self._participants:
             one.client.begin(self._server.tell())
-            evaluation = one.learner.evaluate(self._test)
+            if evaluation is None or one.keeps_something:
+                evaluation = one.learner.evaluate(self._test)
             self._metrics[one.name] = evaluation.metrics
             yield Row(
                 seconds=seconds,
