@@ -103,6 +103,8 @@ class RefusalReason(StrEnum):
 
 NOT_ALLOWED = "not_allowed"
 """The reason in an HTTP answer to a site that is no neighbour, or speaks for another."""
+REASONS = frozenset({NOT_ALLOWED, "request", *(reason.value for reason in RefusalReason)})
+"""All reasons that an exchange gives in its answers to updates."""
 
 
 class UpdateRefused(ConcordError):

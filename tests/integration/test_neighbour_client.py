@@ -62,9 +62,15 @@ async def test_refused(client: NeighbourClient) -> None:
         assert await client.pull(url, "N2", None, 0.0, 1000) == Refusal(409, "epoch", "edge epoch is 1")
 
 
-async def test_refused_by_something_that_is_no_exchange(client: NeighbourClient) -> None:
-    async with neighbour("404 Not Found", body=b"<html>") as url:
+@pytest.mark.parametrize("body", [b"<html>", b"[" * 8_000])
+async def test_refused_by_something_that_is_no_exchange(client: NeighbourClient, body: bytes) -> None:
+    async with neighbour("404 Not Found", body=body) as url:
         assert await client.push(url, "N2", SLOT) == Refusal(404, "404", "")
+
+
+async def test_a_reason_that_a_neighbour_makes_up_is_counted_by_its_status(client: NeighbourClient) -> None:
+    async with neighbour("409 Conflict", body=b'{"reason": "whim 4711", "detail": "no"}') as url:
+        assert await client.push(url, "N2", SLOT) == Refusal(409, "409", "no")
 
 
 @pytest.mark.parametrize("status", ["503 Service Unavailable", "429 Too Many Requests"])
@@ -80,7 +86,7 @@ async def test_an_answer_that_makes_no_sense_is_an_error(client: NeighbourClient
             await client.push(url, "N2", SLOT)
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"newest": 3}', b'{"newest": "x"}', b"\xff"])
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"newest": 3}', b'{"newest": "x"}', b"\xff", b"[" * 8_000])
 async def test_a_known_stamp_that_is_none_is_an_error(client: NeighbourClient, body: bytes) -> None:
     async with neighbour("200 OK", body=body) as url:
         with pytest.raises(TransportError):

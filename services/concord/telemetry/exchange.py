@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from concord.errors import NOT_ALLOWED, RefusalReason
+from concord.errors import REASONS
 from concord.histogram import DELIVERY, Histogram
 from concord.telemetry.registry import Reading, Source
 from concord.transport.circuit import CircuitState
 from concord.transport.tls import SiteTls
 from concord.transport.traffic import EdgeTraffic, ExchangeState
-
-_REASONS = frozenset({NOT_ALLOWED, "identity", "request", *(reason.value for reason in RefusalReason)})
-"""What neighbours may say of our updates; all else, which another version or a stranger may say, is `other`."""
 
 
 def exchange_source(state: ExchangeState, tls: SiteTls | None) -> Source:
@@ -46,7 +43,7 @@ def _edge(neighbour: str, traffic: EdgeTraffic) -> Iterator[Reading]:
         yield Reading("concord_updates_refused_total", count, (neighbour, reason.value))
     rejected: Counter[str] = Counter()
     for said, count in list(traffic.rejected.items()):
-        rejected[said if said in _REASONS else "other"] += count
+        rejected[said if said in REASONS else "other"] += count
     for said, count in rejected.items():
         yield Reading("concord_updates_rejected_total", count, (neighbour, said))
     yield Reading("concord_bytes_sent_total", traffic.bytes_out, edge)

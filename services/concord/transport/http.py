@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import httpx
 
-from concord.errors import TransportError
+from concord.errors import REASONS, TransportError
 from concord.sealed import digest
 from concord.site.ports import Slot
 from concord.transport.identity import Signer
@@ -231,7 +231,7 @@ async def _read(response: httpx.Response, neighbour: str, limit: int) -> bytes:
 def _known_stamp(neighbour: str, body: bytes) -> Stamp:
     try:
         newest = json.loads(body)["newest"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise TransportError(f"{neighbour} answered a push with something unexpected") from error
     return _parse_stamp(neighbour, newest)
 
@@ -249,15 +249,16 @@ def _read_error(neighbour: str, response: httpx.Response, body: bytes) -> Refusa
     if status in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE):
         return Busy(status, parse_retry_after(response.headers.get("retry-after"), time.time()), detail)
     if httpx.codes.is_client_error(status):
-        return Refusal(status, reason or str(status), detail)
+        # A reason of its own making would be counted by itself, and a neighbour could make up ever more of them.
+        return Refusal(status, reason if reason in REASONS else str(status), detail)
     raise TransportError(f"{neighbour} answered with status {status}")
 
 
 def _explanation(body: bytes) -> tuple[str, str]:
     try:
         fields = json.loads(body)
-        return str(fields["reason"])[:64], str(fields["detail"])[:512]
-    except (ValueError, KeyError, TypeError):
+        return str(fields["reason"]), str(fields["detail"])[:512]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "", ""
 
 
