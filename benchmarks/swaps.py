@@ -1,7 +1,7 @@
 """`make swaps`: latency while the model is replaced, against latency while it is not, at a real server under full load.
 
-Periods with and without swaps alternate, so that whatever else the machine does falls on both alike. The callers are a
-process of their own: they take part of the processors, as callers on the same machine would, but not the interpreter.
+Periods with and without swaps alternate, so that whatever else the machine does falls on both alike. Callers and
+publisher are processes of their own, as they would be: they take part of the processors, but not the interpreter.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,49 +24,22 @@ from typing import Any
 
 import psutil
 import torch
-from torch import nn
 from uvloop import new_event_loop
 
+from benchmarks.swaps_models import KINDS
 from concord.apps.inference import InferenceSettings, create_app, create_inference
 from concord.apps.serve import Server, bind
 from concord.mailbox.server import EmbeddedServer
-from concord.serving.packing import pack_model
 from concord.serving.predictor import Predictor
 from concord.serving.snapshots import RedisShelf
-from concord.site.ports import Snapshot
 
 OUT = Path("out/swaps.json")
+FEDERATION = "swaps"
 PERIOD = 50
 """Swaps of one period."""
 PATIENCE = 60.0
 """Seconds that a trainer beside has to begin."""
 CLASSES = tuple("0123456789")
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A model to serve: `gap` seconds lie between two publications."""
-
-    build: Callable[[], nn.Module]
-    row: tuple[int, ...]
-    gap: float
-
-
-def digits() -> nn.Module:
-    """The built-in model of the digits: 2,410 parameters."""
-    return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
-
-
-def cnn() -> nn.Module:
-    """A convolutional network of 1.07 million parameters on pictures of 3 x 32 x 32."""
-    return nn.Sequential(
-        *(nn.Conv2d(3, 32, 3, padding=1), nn.GroupNorm(4, 32), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 64, 3, padding=1), nn.GroupNorm(4, 64), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(64 * 8 * 8, 256), nn.ReLU(), nn.Linear(256, 10)),
-    )
-
-
-KINDS = {"digits": Kind(digits, (64,), 0.1), "cnn": Kind(cnn, (3, 32, 32), 0.25)}
 
 
 @dataclass(slots=True)
@@ -102,6 +75,24 @@ class Callers:
         self._process.communicate("quit\n", timeout=30)
 
 
+class Publisher:
+    """The process that publishes."""
+
+    def __init__(self, redis_url: str, kind: str) -> None:
+        command = [sys.executable, "-m", "benchmarks.swaps_publisher", redis_url, FEDERATION, kind]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+
+    def publish(self, version: int) -> None:
+        """Have it published; returns at once."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{version}\n")
+        self._process.stdin.flush()
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate(timeout=30)
+
+
 @asynccontextmanager
 async def watched_loop(period: Period) -> AsyncIterator[None]:
     """Notes the longest stretch by which the loop was late."""
@@ -121,20 +112,22 @@ async def watched_loop(period: Period) -> AsyncIterator[None]:
         task.cancel()
 
 
-async def measure(kind: Kind, swaps: int, threads: int, redis_url: str) -> tuple[list[Period], dict[str, object]]:
+async def measure(
+    name: str, swaps: int, gap: float, threads: int, redis_url: str
+) -> tuple[list[Period], dict[str, object]]:
     """Periods without and with swaps in turn, until there were as many swaps as wanted."""
-    shelf, publisher = (RedisShelf(redis_url, "swaps", "N1") for _ in range(2))
+    kind = KINDS[name]
+    shelf = RedisShelf(redis_url, FEDERATION, "N1")
     service = create_inference(Predictor(kind.build, CLASSES, kind.row, "model"), shelf, InferenceSettings())
     server = Server(create_app(service), bind("127.0.0.1", 0))
-    blobs = [pack_model(kind.build()) for _ in range(4)]
+    publisher = Publisher(redis_url, name)
     periods: list[Period] = []
     version = 0
 
     async def publish() -> None:
         nonlocal version
         version += 1
-        blob = blobs[version % len(blobs)]
-        await publisher.publish(Snapshot(version, version, version, "", {}, time.time(), blob))
+        publisher.publish(version)
         while service.watcher.served is None or service.watcher.served.version != version:
             await service.watcher.look()
 
@@ -149,7 +142,7 @@ async def measure(kind: Kind, swaps: int, threads: int, redis_url: str) -> tuple
                 for _ in range(PERIOD):
                     if period.swaps:
                         await publish()
-                    await asyncio.sleep(kind.gap)
+                    await asyncio.sleep(gap)
             seen = await asyncio.to_thread(callers.ask, "end")
             period.latencies = seen["latencies"]
             failures += seen["failures"]
@@ -158,8 +151,8 @@ async def measure(kind: Kind, swaps: int, threads: int, redis_url: str) -> tuple
             if index:
                 periods.append(period)
         await asyncio.to_thread(callers.close)
-    for one in (shelf, publisher):
-        await one.close()
+    publisher.close()
+    await shelf.close()
     return periods, {"failures": failures, "versions_that_fell": falls, "memory": memory}
 
 
@@ -230,6 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", default=list(KINDS), help="digits, cnn")
     parser.add_argument("--swaps", type=int, default=200)
+    parser.add_argument("--gap", type=float, default=0.25, help="seconds between two of them (default 0.25)")
     parser.add_argument("--callers", type=int, default=4)
     parser.add_argument("--trainer", help="a trainer beside it: 'plain', or its niceness")
     given = parser.parse_args()
@@ -244,7 +238,7 @@ def main() -> None:
             folder = Path(place)
             (folder / "serving").mkdir()
             with EmbeddedServer(folder / "serving") as redis, beside(given.trainer, folder):
-                periods, seen = runner.run(measure(KINDS[name], given.swaps, given.callers, redis.url))
+                periods, seen = runner.run(measure(name, given.swaps, given.gap, given.callers, redis.url))
             results.append(report(name, periods, seen))
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(results, indent=2) + "\n")
