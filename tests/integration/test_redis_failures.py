@@ -103,6 +103,15 @@ async def test_a_cut_connection_is_made_anew(mailbox: RedisMailbox, redis: Redis
     assert await mailbox.read(Box.INBOX, "N2") == slot(1)
 
 
+async def test_a_question_that_the_servers_rules_forbid_is_no_failure(mailbox: RedisMailbox, redis: Redis) -> None:
+    assert (await mailbox.link.memory())[0] > 0
+    await redis.execute_command("ACL", "SETUSER", "default", "-info")
+    with pytest.raises(MailboxError, match="INFO memory"):
+        await mailbox.link.memory()
+    assert (await mailbox.put(Box.INBOX, "N2", slot(1))).stored
+    assert mailbox.link.state.failures == 0
+
+
 async def test_forgotten_scripts_are_sent_again(mailbox: RedisMailbox, redis: Redis) -> None:
     await mailbox.put(Box.INBOX, "N2", slot(1))
     await redis.script_flush()

@@ -125,9 +125,9 @@ class Claim:
 class Verifier:
     """Checks requests that reach one site, in two steps: a hopeless one is refused before its body is read.
 
-    `window` is how far, in seconds, a sender's clock may be from ours. `nonces_per_site` is by how many of its own later
-    requests one may be overtaken on its way; they take 0.2 kB each. Nonces live in memory only: within the window a
-    request can be replayed once after a restart, which newest-wins slots make harmless.
+    `window` is how far, in seconds, a sender's clock may be from ours. By `nonces_per_site` of its sender's later
+    requests one may be overtaken on its way; each takes 0.2 kB. Nonces live in memory only: within the window a request
+    can be replayed once after a restart, which newest-wins slots make harmless.
     """
 
     def __init__(
