@@ -41,6 +41,8 @@ def lay(folder: Path, files: SiteFiles) -> Path:
     (folder / "tls.key").write_bytes(files.key)
     (folder / "tls.crt").write_bytes(files.certificate)
     (folder / "ca.crt").write_bytes(files.authorities)
+    if files.revoked:
+        (folder / "ca.crl").write_bytes(files.revoked)
     return folder
 
 

@@ -6,6 +6,7 @@ site do without it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -34,6 +35,8 @@ _EARLY = timedelta(minutes=5)
 _LONGEST_NAME = 64
 """Characters a common name may have (RFC 5280); it is for people, what counts is the URI."""
 
+_LIST = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
+
 Address = IPv4Address | IPv6Address
 SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -50,11 +53,14 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class SiteFiles:
-    """What one site needs, as PEM: its certificate, its key, and the CAs whose certificates it accepts."""
+    """What one site needs, as PEM: its certificate, its key, the CAs whose certificates it accepts, and the lists of
+    those that it accepts no more (none: empty).
+    """
 
     certificate: bytes
     key: bytes = field(repr=False)
     authorities: bytes
+    revoked: bytes = b""
 
     @property
     def until(self) -> datetime:
@@ -64,11 +70,14 @@ class SiteFiles:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """The CA of a federation. `bundle` is what sites accept, as PEM: itself, and others during a change of CA."""
+    """The CA of a federation. `bundle` is what sites accept, as PEM: itself, and others during a change of CA.
+    `revoked` are lists of certificates that these have taken back, one of each CA, or empty.
+    """
 
     certificate: x509.Certificate
     bundle: bytes
     _key: SigningKey = field(repr=False)
+    revoked: bytes = b""
 
     @classmethod
     def new(cls, federation: str, days: int, now: datetime) -> Self:
@@ -86,7 +95,7 @@ class Authority:
         return cls(certificate, certificate.public_bytes(Encoding.PEM), key)
 
     @classmethod
-    def from_pem(cls, certificates: bytes, key: bytes, where: str, now: datetime) -> Self:
+    def from_pem(cls, certificates: bytes, key: bytes, where: str, now: datetime, revoked: bytes = b"") -> Self:
         """A CA from its key and one or more certificates, of which one must be the key's.
 
         CertificateError, which names `where` they are from, if they cannot be used.
@@ -105,7 +114,9 @@ class Authority:
                 f"{where}: the CA is valid from {_date(own[0].not_valid_before_utc)} to "
                 f"{_date(own[0].not_valid_after_utc)}, and now it is {_date(now)}"
             )
-        return cls(own[0], b"".join(one.public_bytes(Encoding.PEM) for one in found), private)
+        if revoked:
+            _check_lists(revoked, found, where)
+        return cls(own[0], b"".join(one.public_bytes(Encoding.PEM) for one in found), private, revoked)
 
     @property
     def key(self) -> bytes:
@@ -132,7 +143,7 @@ class Authority:
             )
             .sign(self._key, hashes.SHA256())
         )
-        return SiteFiles(certificate.public_bytes(Encoding.PEM), _pem(key), self.bundle)
+        return SiteFiles(certificate.public_bytes(Encoding.PEM), _pem(key), self.bundle, self.revoked)
 
     def revoke(self, certificates: bytes, before: bytes | None, now: datetime) -> bytes:
         """A CRL, as PEM, of what `before` (a CRL of this CA, or None) names and of these certificates; valid as long as
@@ -164,6 +175,8 @@ def why_renew(files: SiteFiles, wanted: Wanted, authority: Authority, now: datet
         return "it is signed by another CA"
     if files.authorities != authority.bundle:
         return "its ca.crt is not what the CA says now"
+    if files.revoked != authority.revoked:
+        return "its ca.crl is not what the CA says now"
     return _why_rename(certificate, wanted) or _why_in_time(certificate, now)
 
 
@@ -253,11 +266,28 @@ def _read_revoked(pem: bytes | None, by: x509.Certificate) -> Iterable[x509.Revo
         return ()
     try:
         found = x509.load_pem_x509_crl(pem)
-        if not found.is_signature_valid(by.public_key()):  # type: ignore[arg-type]
+        if not _is_list_of(found, by):
             raise ValueError("another CA signed it")
     except (ValueError, TypeError) as exc:
         raise CertificateError(f"the list of revoked certificates cannot be gone on from: {exc}") from exc
     return found
+
+
+def _check_lists(pem: bytes, authorities: Iterable[x509.Certificate], where: str) -> None:
+    """CertificateError unless there is a list of every CA: sites would let in nobody of a CA that lacks one."""
+    try:
+        lists = [x509.load_pem_x509_crl(one) for one in _LIST.findall(pem)]
+        lacking = [ca for ca in authorities if not any(_is_list_of(one, ca) for one in lists)]
+    except (ValueError, TypeError) as error:
+        raise CertificateError(f"{where}: ca.crl does not hold lists of revoked certificates in PEM form") from error
+    if lacking:
+        names = ", ".join(one.subject.rfc4514_string() for one in lacking)
+        raise CertificateError(f"{where}: ca.crl holds no list of {names}; it needs one of every CA in ca.crt")
+
+
+def _is_list_of(revoked: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
+    # A key of a kind that signs no lists raises TypeError.
+    return revoked.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
 
 
 def _unique(certificates: Iterable[x509.Certificate]) -> list[x509.Certificate]:

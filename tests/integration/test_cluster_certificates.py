@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cli import Run, runner
 from concord.apps.cluster_certificates import Outcome, Plan, settle
 from concord.certificates import Authority, SiteFiles, Wanted
 from concord.cluster.api import Cluster
+from concord.errors import CertificateError
 from concord.transport.material import load
 from exchange_sites import free_port
 from fake_cluster import FakeCluster, fake_cluster, write_kubeconfig
@@ -54,6 +56,8 @@ def actions(concord: Run, *more: str) -> dict[str, str]:
 
 def put(cluster: FakeCluster, name: str, files: SiteFiles, kind: str = "kubernetes.io/tls") -> None:
     data = {"tls.crt": files.certificate, "tls.key": files.key, "ca.crt": files.authorities}
+    if files.revoked:
+        data["ca.crl"] = files.revoked
     encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
     cluster.lay(name, {"apiVersion": "v1", "kind": "Secret", "type": kind, "data": encoded})
 
@@ -64,6 +68,11 @@ def put_ca(cluster: FakeCluster, authority: Authority) -> None:
 
 def authority(days: int = 3650, ago: timedelta = timedelta()) -> Authority:
     return Authority.new("digits", days, datetime.now(UTC) - ago)
+
+
+def files(cluster: FakeCluster, secret: str) -> SiteFiles:
+    content = cluster.content(secret)
+    return SiteFiles(content["tls.crt"], content["tls.key"], content["ca.crt"], content.get("ca.crl", b""))
 
 
 def names(cluster: FakeCluster, secret: str) -> list[str]:
@@ -78,7 +87,7 @@ def test_all_secrets_are_made_and_a_process_can_use_them(concord: Run, cluster: 
     for site in ("n1", "n2"):
         content = cluster.content(f"fed-tls-{site}")
         assert set(content) == {"tls.crt", "tls.key", "ca.crt"}
-        folder = lay(tmp_path / site, SiteFiles(content["tls.crt"], content["tls.key"], content["ca.crt"]))
+        folder = lay(tmp_path / site, files(cluster, f"fed-tls-{site}"))
         load(folder, "digits", site, datetime.now(UTC).timestamp())
     assert names(cluster, "fed-tls-n1") == ["n1.clinic.svc", "n1"]
     assert {cluster.secrets[name]["type"] for name in NAMES} == {"kubernetes.io/tls"}
@@ -150,6 +159,24 @@ def test_a_bundle_in_the_ca_secret_reaches_the_sites(concord: Run, cluster: Fake
     put(cluster, "fed-ca", SiteFiles(new.bundle, new.key, new.bundle + old.bundle))
     assert actions(concord) == {"fed-ca": "kept", "fed-tls-n1": "re-issued", "fed-tls-n2": "re-issued"}
     assert cluster.content("fed-tls-n1")["ca.crt"] == new.bundle + old.bundle
+
+
+def test_a_list_of_revoked_certificates_in_the_ca_secret_reaches_the_sites(
+    concord: Run, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    ca = authority()
+    put_ca(cluster, ca)
+    actions(concord)
+    lost = files(cluster, "fed-tls-n1")
+    listed = ca.revoke(lost.certificate, None, datetime.now(UTC))
+    put(cluster, "fed-ca", SiteFiles(ca.bundle, ca.key, ca.bundle, listed))
+    assert actions(concord) == {"fed-ca": "kept", "fed-tls-n1": "re-issued", "fed-tls-n2": "re-issued"}
+    assert actions(concord) == dict.fromkeys(NAMES, "kept")
+    now = datetime.now(UTC).timestamp()
+    for site in ("n1", "n2"):
+        load(lay(tmp_path / site, files(cluster, f"fed-tls-{site}")), "digits", site, now)
+    with pytest.raises(CertificateError, match="certificate revoked"):
+        load(lay(tmp_path / "n1", replace(lost, revoked=listed)), "digits", "n1", now)
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,10 @@ def test_revoked_certificates_add_up_in_one_list(concord: Run, ca: str) -> None:
     assert [one.serial_number for one in listed] == serials
     Path("n1/ca.crl").write_bytes(Path(ca, "ca.crl").read_bytes())
     outcome = concord("certs", "check", "n1")
-    assert (outcome.code, "certificate revoked" in outcome.err) == (1, True)
+    assert (outcome.code, "certificate revoked; ca.crl names it" in outcome.err) == (1, True)
+    assert concord("certs", "issue", "n1", "--ca", ca, "--federation", "digits", "--site", "n1").code == 0
+    assert Path("n1/ca.crl").read_bytes() == Path(ca, "ca.crl").read_bytes()
+    assert concord("certs", "check", "n1").code == 0
 
 
 def test_only_its_own_certificates_are_revoked_by_a_ca(concord: Run, ca: str) -> None:
@@ -160,7 +163,21 @@ def test_only_its_own_certificates_are_revoked_by_a_ca(concord: Run, ca: str) ->
     assert concord("certs", "issue", "n1", "--ca", "other", "--federation", "digits", "--site", "n1").code == 0
     outcome = concord("certs", "revoke", "n1/tls.crt", "--ca", ca)
     assert (outcome.code, "was not signed by this CA" in outcome.err) == (2, True)
-    Path(ca, "ca.crl").write_text("nonsense")
     assert concord("certs", "issue", "n2", "--ca", ca, "--federation", "digits", "--site", "n2").code == 0
+    Path(ca, "ca.crl").write_text("nonsense")
     outcome = concord("certs", "revoke", "n2/tls.crt", "--ca", ca)
     assert (outcome.code, "cannot be gone on from" in outcome.err) == (2, True)
+
+
+def test_a_list_that_would_shut_out_a_ca_is_not_laid_at_sites(concord: Run, ca: str) -> None:
+    assert concord("certs", "issue", "n1", "--ca", ca, "--federation", "digits", "--site", "n1").code == 0
+    assert concord("certs", "ca", "other", "--federation", "digits").code == 0
+    assert concord("certs", "issue", "n2", "--ca", "other", "--federation", "digits", "--site", "n2").code == 0
+    assert concord("certs", "revoke", "n2/tls.crt", "--ca", "other").code == 0
+    for folder in (ca, "n1"):
+        Path(folder, "ca.crl").write_bytes(Path("other/ca.crl").read_bytes())
+    outcome = concord("certs", "issue", "n3", "--ca", ca, "--federation", "digits", "--site", "n3")
+    assert (outcome.code, "it needs one of every CA in ca.crt" in outcome.err) == (2, True)
+    assert not Path("n3").exists()
+    outcome = concord("certs", "check", "n1")
+    assert (outcome.code, "ca.crl must hold a list of every CA in ca.crt" in outcome.err) == (1, True)

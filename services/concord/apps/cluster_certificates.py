@@ -16,7 +16,7 @@ from concord.certificates import Authority, SiteFiles, Wanted, why_renew
 from concord.cluster.api import CONFLICT, Cluster, Object
 from concord.errors import CertificateError, ClusterError, EnvironmentProblem
 
-CERTIFICATE, KEY, AUTHORITIES = "tls.crt", "tls.key", "ca.crt"
+CERTIFICATE, KEY, AUTHORITIES, REVOKED = "tls.crt", "tls.key", "ca.crt", "ca.crl"
 _TYPE = "kubernetes.io/tls"
 _ATTEMPTS = 5
 """How often to look again when somebody else changed a Secret first."""
@@ -75,7 +75,8 @@ def _authority(cluster: Cluster, plan: Plan, now: datetime) -> tuple[Authority, 
         raise ClusterError(f"{where} was there and is gone again; leave it alone while this runs")
     content = _content(found)
     certificates = content.get(CERTIFICATE, b"") + b"\n" + content.get(AUTHORITIES, b"")
-    return Authority.from_pem(certificates, content.get(KEY, b""), where, now), Outcome(name, "kept")
+    authority = Authority.from_pem(certificates, content.get(KEY, b""), where, now, content.get(REVOKED, b""))
+    return authority, Outcome(name, "kept")
 
 
 def _site(cluster: Cluster, plan: Plan, wanted: Wanted, authority: Authority, now: datetime) -> Outcome:
@@ -87,6 +88,8 @@ def _site(cluster: Cluster, plan: Plan, wanted: Wanted, authority: Authority, no
             return Outcome(name, "kept", f"until {_files(found).until:%Y-%m-%d}")
         files = authority.issue(wanted, plan.days, now)
         content = {CERTIFICATE: files.certificate, KEY: files.key, AUTHORITIES: files.authorities}
+        if files.revoked:
+            content[REVOKED] = files.revoked
         if found is None and _write(cluster.create_secret, _secret(name, plan, content)):
             return Outcome(name, "created", f"until {files.until:%Y-%m-%d}")
         if found is not None and _write(cluster.replace_secret, _changed(found, plan, content)):
@@ -117,7 +120,7 @@ def _why_renew(name: str, found: Object, wanted: Wanted, authority: Authority, n
 
 def _files(secret: Object) -> SiteFiles:
     content = _content(secret)
-    return SiteFiles(*(content.get(name, b"") for name in (CERTIFICATE, KEY, AUTHORITIES)))
+    return SiteFiles(*(content.get(name, b"") for name in (CERTIFICATE, KEY, AUTHORITIES, REVOKED)))
 
 
 def _content(secret: Object) -> dict[str, bytes]:

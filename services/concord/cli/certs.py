@@ -66,14 +66,17 @@ def issue(
     ip: Annotated[list[str] | None, typer.Option(help="The same, an address; repeatable.")] = None,
     days: Days = 365,
 ) -> None:
-    """Make a site's certificate: tls.crt, tls.key and ca.crt in DIR, which is what CONCORD_TLS_DIR wants."""
+    """Make a site's certificate: tls.crt, tls.key, ca.crt (and ca.crl) in DIR, which is what CONCORD_TLS_DIR wants."""
     wanted = _wanted(federation, site, dns or (), ip or ())
     now = _now()
     certificates, key = _read(authority / CA_CERTIFICATE), _read(authority / CA_KEY)
-    files = _makers().from_pem(certificates, key, f"the CA in {authority}", now).issue(wanted, days, now)
+    revoked = _read(authority / CA_REVOKED) if (authority / CA_REVOKED).exists() else b""
+    files = _makers().from_pem(certificates, key, f"the CA in {authority}", now, revoked).issue(wanted, days, now)
     write(folder / "tls.key", files.key, private=True)
     write(folder / "tls.crt", files.certificate, private=False)
     write(folder / "ca.crt", files.authorities, private=False)
+    if files.revoked:
+        write(folder / "ca.crl", files.revoked, private=False)
     typer.echo(f"{folder} has what site {site} needs, until {files.until:%Y-%m-%d %H:%M:%S} UTC")
 
 

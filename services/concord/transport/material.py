@@ -24,6 +24,11 @@ REVOKED = "ca.crl"
 """The file that may be there: which certificates count no more, as a CRL of every CA in `ca.crt`."""
 _ANY_TIME = ssl.VerifyFlags(0x200000)
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL: dates are checked here, where the message can say them."""
+_SHOULD_BE = {
+    **dict.fromkeys((3, 8), f"{REVOKED} must hold a list of every CA in {AUTHORITIES}"),
+    23: f"{REVOKED} names it, so the site needs another one",
+}
+"""What would be right, by OpenSSL's X509_V_ERR_UNABLE_TO_GET_CRL, _CRL_SIGNATURE_FAILURE and _CERT_REVOKED."""
 _ATTEMPTS = 3
 _FLIGHTS = 4
 """Turns that both ends of a handshake take at most."""
@@ -173,9 +178,12 @@ def _facts(folder: Path) -> Facts:
         return facts_of(_introduce(folder, _ANY_TIME))
     except ssl.SSLCertVerificationError as error:
         certificate, _, authorities = (folder / name for name in FILES)
+        should_be = _SHOULD_BE.get(
+            error.verify_code, "it must be signed by a CA in there, for use as a server and as a client"
+        )
         raise CertificateError(
-            f"{certificate} would not be accepted by neighbours that have {authorities}: {error.verify_message}; it "
-            "must be signed by a CA in there, for use as a server and as a client"
+            f"{certificate} would not be accepted by neighbours that have {authorities}: {error.verify_message}; "
+            f"{should_be}"
         ) from error
     except ssl.SSLError as error:
         raise CertificateError(f"{folder / CERTIFICATE} cannot be used for TLS: {error}") from error
