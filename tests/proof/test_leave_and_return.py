@@ -31,10 +31,10 @@ EXACT: Mapping[str, AlgorithmOptions] = {
 }
 STEADY = ("gossip", "dpsgd", "dpsgd-every-step", "qg-dsgdm")
 """Their rest is off the optimum, but in lock-step it is one point."""
-LEAVING = {"sm-ecl": 6.0}
-RETURNING = {"sm-ecl": 3.0}
-"""By how many ordinary steps others may move at once, where it is more than one: a step of SM-ECL is as long as 3.5 of
-plain descent, and its velocity outlives the force of an edge that is gone."""
+LEAVING = {"sm-ecl": 4.0}
+RETURNING = {"sm-ecl": 2.0}
+"""By how many ordinary steps others may move at once, where it is more than one: SM-ECL steps further than plain
+descent, and its velocity outlives the force of an edge that is gone."""
 TRACKERS = ("gradient-tracking", "momentum-tracking", "d2")
 exact = pytest.mark.parametrize("options", EXACT.values(), ids=EXACT)
 

@@ -364,17 +364,6 @@ def test_sm_ecl_reaches_further_in_layers_of_greater_norm() -> None:
     assert reach(torch.zeros(3), [1, 2]).tolist() == [1.0] * 3
 
 
-@pytest.mark.parametrize(("layers", "share"), [(1, 1.0), (2, 1.0), (7, 0.35)])
-def test_sm_ecl_reaches_less_far_in_each_of_many_layers(layers: int, share: float) -> None:
-    moved = []
-    for sizes in ([14], [14 // layers] * layers):
-        algorithm = build_algorithm(AlgorithmOptions("sm-ecl"), torch.ones(14, dtype=torch.float64), STEP, sizes)
-        algorithm.add_neighbour("near", TERMS)
-        algorithm.local_step(torch.ones(14, dtype=torch.float64))
-        moved.append(1 - algorithm.primal[0].item())
-    assert moved[1] == pytest.approx(share * moved[0])
-
-
 def test_sm_ecl_rides_along_again_with_a_neighbour_that_returns() -> None:
     algorithm = build("sm-ecl", "back")
     slope = torch.ones(3, dtype=torch.float64)

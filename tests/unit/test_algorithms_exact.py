@@ -158,7 +158,7 @@ def test_a_neighbour_gone_for_ever_leaves_a_still_pull(problem: Quadratics, hear
     while any(fleet.algorithm(near).state()["arrivals/N3"][1] < heard for near in ("N2", "N4")):
         fleet.run(1)
     fleet.asleep.add("N3")
-    fleet.run(9000)
+    fleet.run(6000)
     rest = [site for site in SITES if site != "N3"]
     end = EdgeEnd(STEP, 2)
     penalty = edge_terms(options, end, end).penalty

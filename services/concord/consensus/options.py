@@ -42,7 +42,7 @@ class AlgorithmOptions:
     penalty: float | None = None
     averaging: float | None = None
     penalty_scale: float = 1.0
-    gamma_scale: float = 1.0
+    gamma_scale: float = 0.35
     preconditioner: str = "none"
     compression: str = "random-k"
     keep: float = 0.1

@@ -14,15 +14,14 @@ layer l. One local step:
     v    <- v + (w' - w - v) / tau                             tau = 10 max I_ij over the fresh edges
     w    <- w'
 
-    D_l   = min(1, 2.45 / L) |w_0|_l^2 / mean over layers of |w_0|^2           w_0 the model that all sites start from
+    D_l   = |w_0|_l^2 / mean over layers of |w_0|^2           w_0 the model that all sites start from
 
-The force within a layer is eta (u - w) / D: D lets a disagreement move each layer by an equal share of its own norm,
-and all L of them together no further the more they are, because each multiplies what those before it do. With one D for
-all, the shared filters of convolutions and the last layer are thrown far from their anchors, and sites of a deep
-network swing against each other. It is the same at all sites, so it moves no fixed point.
+The force within a layer is eta (u - w) / D: D lets a disagreement move each layer by an equal share of its own norm.
+With one D for all, the shared filters of convolutions and the last layer are thrown far from their anchors, and
+sites of a deep network swing against each other. It is the same at all sites, so it moves no fixed point.
 
 Messages, receipt and fixed point are those of ECL with eta_ij = 1 / (gamma max(E_i, E_j)), where
-gamma = 7 mu, whatever K is: with more steps to the round a longer reach makes deep networks swing, and with
+gamma = 0.35 * 7 mu, whatever K is: with more steps to the round a longer reach makes deep networks swing, and with
 fewer a shorter one makes them slow. Convergence is measured, not proved. With theta = 1 it needs sites that are not in
 perfect lock-step (uneven speeds, some loss or chance in the timing are enough), below 1 it does not.
 """
@@ -55,9 +54,7 @@ VELOCITY_INTERVALS = 10
 FRESH_INTERVALS = 5
 """For how many intervals without a message an anchor still rides along."""
 _LEAST_REACH = 0.01
-"""The least D of a layer, before it is divided by the depth."""
-_DEPTH = 2.45
-"""Of how many layers a model is as if it had one: settled with seven, at the edge of what holds there."""
+"""The least D of a layer."""
 
 
 @dataclass(slots=True)
@@ -89,7 +86,6 @@ class SmEcl(AnchoredAlgorithm):
     def __init__(self, primal: Tensor, step: LocalStep, layers: Sequence[int] = ()) -> None:
         super().__init__(primal, step)
         self._reach = reach(primal, list(layers) or [primal.numel()])
-        self._depth = max(1.0, len(layers) / _DEPTH)
         self._smoothed = torch.zeros_like(primal)
         self._velocity = torch.zeros_like(primal)
         self._arrivals: dict[str, _Arrivals] = {}
@@ -146,8 +142,7 @@ class SmEcl(AnchoredAlgorithm):
         total = self._average_anchors()
         if total == 0:
             return torch.mul(self._smoothed, -self.step.rate, out=self._mean), 1.0
-        pressed = -1 / (self._depth * total)
-        return self._mean.sub_(self.primal).addcmul_(self._smoothed, self._reach, value=pressed), MIXING
+        return self._mean.sub_(self.primal).addcmul_(self._smoothed, self._reach, value=-1 / total), MIXING
 
     def _take_in(self, neighbour: str, message: Message) -> None:
         super()._take_in(neighbour, message)
@@ -173,7 +168,7 @@ class SmEcl(AnchoredAlgorithm):
 
 
 def reach(primal: Tensor, layers: Sequence[int]) -> Tensor:
-    """D at each place of w but for the depth: the square of its layer's norm, over the mean of these over the layers.
+    """D at each place of w: the square of its layer's norm, over the mean of these squares over the layers.
 
     A layer counts with a small part of the mean at least, because layers may begin at zero.
     """

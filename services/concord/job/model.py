@@ -155,7 +155,7 @@ class AlgorithmSection(Section):
     penalty: Positive | None = None
     averaging: Annotated[float, Field(gt=0, le=1)] | None = None
     penalty_scale: Positive = 1.0
-    gamma_scale: Positive = 1.0
+    gamma_scale: Positive = 0.35
     preconditioner: Annotated[str, one_of("preconditioner", PRECONDITIONERS)] = "none"
     compression: Annotated[str, one_of("compression", COMPRESSIONS)] = "random-k"
     keep: Annotated[float, Field(gt=0, le=1)] = 0.1
