@@ -239,7 +239,7 @@ def main() -> None:
             (folder / "serving").mkdir()
             with EmbeddedServer(folder / "serving") as redis, beside(given.trainer, folder):
                 periods, seen = runner.run(measure(name, given.swaps, given.gap, given.callers, redis.url))
-            results.append(report(name, periods, seen))
+            results.append({"gap": given.gap, "trainer": given.trainer, **report(name, periods, seen)})
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(results, indent=2) + "\n")
     bad = [

@@ -268,7 +268,7 @@ def _read_revoked(pem: bytes | None, by: x509.Certificate) -> Iterable[x509.Revo
         found = x509.load_pem_x509_crl(pem)
         if not _is_list_of(found, by):
             raise ValueError("another CA signed it")
-    except (ValueError, TypeError) as exc:
+    except ValueError as exc:
         raise CertificateError(f"the list of revoked certificates cannot be gone on from: {exc}") from exc
     return found
 
@@ -278,7 +278,7 @@ def _check_lists(pem: bytes, authorities: Iterable[x509.Certificate], where: str
     try:
         lists = [x509.load_pem_x509_crl(one) for one in _LIST.findall(pem)]
         lacking = [ca for ca in authorities if not any(_is_list_of(one, ca) for one in lists)]
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise CertificateError(f"{where}: ca.crl does not hold lists of revoked certificates in PEM form") from error
     if lacking:
         names = ", ".join(one.subject.rfc4514_string() for one in lacking)
@@ -286,8 +286,10 @@ def _check_lists(pem: bytes, authorities: Iterable[x509.Certificate], where: str
 
 
 def _is_list_of(revoked: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
-    # A key of a kind that signs no lists raises TypeError.
-    return revoked.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
+    try:
+        return revoked.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
+    except TypeError:  # its key is of a kind that signs no lists
+        return False
 
 
 def _unique(certificates: Iterable[x509.Certificate]) -> list[x509.Certificate]:
