@@ -54,7 +54,10 @@ class Recorder:
         try:
             process = psutil.Process(pid)
             with process.oneshot():
-                self._add(f"rss {name} {pid}", process.memory_info().rss / 1e6)
+                memory = process.memory_info()
+                self._add(f"rss {name} {pid}", memory.rss / 1e6)
+                # Without pages of files, of which code that runs for the first time brings in more.
+                self._add(f"anonymous {name} {pid}", (memory.rss - memory.shared) / 1e6)
                 self._add(f"files {name} {pid}", process.num_fds())
         except psutil.Error:
             return  # it ended in this very moment

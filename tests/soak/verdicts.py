@@ -9,8 +9,9 @@ from typing import Any
 from soak.measure import Series
 from soak.slopes import slope
 
-LIMITS = {"rss": 1.0, "redis": 1.0, "files": 2.0, "latency": 20.0}
-"""Most growth per hour: megabytes of a process and of a Redis, file descriptors, milliseconds of an answer."""
+LIMITS = {"rss": 1.0, "anonymous": 1.0, "redis": 1.0, "files": 2.0, "latency": 20.0}
+"""Most growth per hour: megabytes of a process, with and without pages of files, and of a Redis; file descriptors;
+milliseconds of an answer."""
 LIVED = 0.5
 """A process is judged if it lived for this share of the time after warm-up: a young one still grows into itself."""
 
@@ -39,7 +40,13 @@ def draw(series: Mapping[str, Series], path: Path) -> None:
 
     figure, axes = pyplot.subplots(len(LIMITS), 1, figsize=(9, 11), sharex=True)
     first = min(times[0] for times, _ in series.values())
-    units = {"rss": "MB resident", "redis": "MB in Redis", "files": "file descriptors", "latency": "ms to answer"}
+    units = {
+        "rss": "MB resident",
+        "anonymous": "MB anonymous",
+        "redis": "MB in Redis",
+        "files": "file descriptors",
+        "latency": "ms to answer",
+    }
     for axis, kind in zip(axes, LIMITS, strict=True):
         for name, (times, values) in series.items():
             if name.split()[0] == kind:
