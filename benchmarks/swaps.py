@@ -223,7 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", default=list(KINDS), help="digits, cnn")
     parser.add_argument("--swaps", type=int, default=200)
-    parser.add_argument("--gap", type=float, default=0.25, help="seconds between two of them (default 0.25)")
+    parser.add_argument("--gap", type=float, help="seconds between two (default: 0.1 for digits, 0.25 for cnn)")
     parser.add_argument("--callers", type=int, default=4)
     parser.add_argument("--trainer", help="a trainer beside it: 'plain', or its niceness")
     given = parser.parse_args()
@@ -231,6 +231,7 @@ def main() -> None:
     results: list[dict[str, Any]] = []
 
     for name in given.models:
+        gap = KINDS[name].gap if given.gap is None else given.gap
         with (
             tempfile.TemporaryDirectory(prefix="swaps-") as place,
             asyncio.Runner(loop_factory=new_event_loop) as runner,
@@ -238,8 +239,8 @@ def main() -> None:
             folder = Path(place)
             (folder / "serving").mkdir()
             with EmbeddedServer(folder / "serving") as redis, beside(given.trainer, folder):
-                periods, seen = runner.run(measure(name, given.swaps, given.gap, given.callers, redis.url))
-            results.append({"gap": given.gap, "trainer": given.trainer, **report(name, periods, seen)})
+                periods, seen = runner.run(measure(name, given.swaps, gap, given.callers, redis.url))
+            results.append({"gap": gap, "trainer": given.trainer, **report(name, periods, seen)})
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(results, indent=2) + "\n")
     bad = [

@@ -10,10 +10,11 @@ from torch import nn
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A model to serve, and the shape of a row for it."""
+    """A model to serve, and the shape of a row for it; `gap` seconds lie between two publications."""
 
     build: Callable[[], nn.Module]
     row: tuple[int, ...]
+    gap: float
 
 
 def digits() -> nn.Module:
@@ -30,4 +31,4 @@ def cnn() -> nn.Module:
     )
 
 
-KINDS = {"digits": Kind(digits, (64,)), "cnn": Kind(cnn, (3, 32, 32))}
+KINDS = {"digits": Kind(digits, (64,), 0.1), "cnn": Kind(cnn, (3, 32, 32), 0.25)}

@@ -16,7 +16,7 @@ from typing import Self
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -36,6 +36,9 @@ _LONGEST_NAME = 64
 """Characters a common name may have (RFC 5280); it is for people, what counts is the URI."""
 
 _LIST = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
+
+_SIGNERS = (ec.EllipticCurvePublicKey, rsa.RSAPublicKey, ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)
+"""Keys of CAs; other kinds sign nothing."""
 
 Address = IPv4Address | IPv6Address
 SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -286,10 +289,8 @@ def _check_lists(pem: bytes, authorities: Iterable[x509.Certificate], where: str
 
 
 def _is_list_of(revoked: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
-    try:
-        return revoked.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
-    except TypeError:  # its key is of a kind that signs no lists
-        return False
+    key = authority.public_key()
+    return isinstance(key, _SIGNERS) and revoked.is_signature_valid(key)
 
 
 def _unique(certificates: Iterable[x509.Certificate]) -> list[x509.Certificate]:
