@@ -164,6 +164,14 @@ def test_nonce_memory_never_lets_one_pass_twice(times: list[int]) -> None:
     assert not any(memory.is_fresh(nonce, timestamp) for nonce, timestamp in accepted)
 
 
+@pytest.mark.parametrize(("later", "passes"), [(5, True), (6, False)])
+def test_a_request_passes_unless_more_than_are_kept_overtook_it(later: int, passes: bool) -> None:
+    memory = NonceMemory(capacity=5)
+    for number in range(1, later + 1):
+        memory.remember(str(number), float(number))
+    assert memory.is_fresh("late", 0.5) == passes
+
+
 def test_without_a_secret_the_name_is_believed(clock: Clock) -> None:
     headers = Signer("N1", INSECURE, clock).headers("N2", "PUT", TARGET, digest(b""))
     assert headers == {"concord-site": "N1"}

@@ -13,7 +13,7 @@ import hmac
 import math
 import secrets
 import time
-from collections import OrderedDict
+from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -26,6 +26,9 @@ SITE_HEADER = "concord-site"
 TIMESTAMP_HEADER = "concord-timestamp"
 NONCE_HEADER = "concord-nonce"
 SIGNATURE_HEADER = "concord-signature"
+
+_NONCE_BYTES = 16
+"""What is kept of a nonce: its digest, so that a long one takes no more."""
 
 Clock = Callable[[], float]
 """Seconds since the Unix epoch."""
@@ -87,27 +90,34 @@ class Signer:
 
 
 class NonceMemory:
-    """The nonces of one sender, at most `capacity` of them.
+    """The nonces of one sender, the last `capacity` of them, in memory taken once: 24 bytes for each.
 
     When the oldest must go, everything signed up to its time is refused from then on: what was forgotten
-    cannot be replayed, and memory stays bounded.
+    cannot be replayed, and memory stays bounded. A table of strings would grow and be made anew again and again,
+    and leave holes of its size between whatever else a process keeps.
     """
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._seen: OrderedDict[str, float] = OrderedDict()
+        self._digests = bytearray(_NONCE_BYTES * capacity)
+        self._times = array("d", [-math.inf]) * capacity
+        self._next = 0
         self._horizon = -math.inf
 
     def is_fresh(self, nonce: str, timestamp: float) -> bool:
         """Whether a request with this nonce and time cannot have been here before."""
-        return timestamp > self._horizon and nonce not in self._seen
+        return timestamp > self._horizon and _nonce_digest(nonce) not in self._digests
 
     def remember(self, nonce: str, timestamp: float) -> None:
         """Keep a nonce whose request was accepted."""
-        self._seen[nonce] = timestamp
-        if len(self._seen) > self._capacity:
-            _, forgotten = self._seen.popitem(last=False)
-            self._horizon = max(self._horizon, forgotten)
+        place, start = self._next, _NONCE_BYTES * self._next
+        self._horizon = max(self._horizon, self._times[place])
+        self._digests[start : start + _NONCE_BYTES] = _nonce_digest(nonce)
+        self._times[place] = timestamp
+        self._next = (place + 1) % len(self._times)
+
+
+def _nonce_digest(nonce: str) -> bytes:
+    return hashlib.blake2b(nonce.encode(), digest_size=_NONCE_BYTES).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +136,8 @@ class Verifier:
     """Checks requests that reach one site, in two steps: a hopeless one is refused before its body is read.
 
     `window` is how far, in seconds, a sender's clock may be from ours. By `nonces_per_site` of its sender's later
-    requests one may be overtaken on its way; each takes 0.2 kB. Nonces live in memory only: within the window a request
-    can be replayed once after a restart, which newest-wins slots make harmless.
+    requests one may be overtaken on its way. Nonces live in memory only: within the window a request can be replayed
+    once after a restart, which newest-wins slots make harmless.
     """
 
     def __init__(
