@@ -17,7 +17,7 @@ import concord
 from concord.apps.background import Ready
 from concord.apps.door import open_door, opened
 from concord.apps.exchange import ExchangeService, create_exchange, exchange_settings
-from concord.apps.garbage import settle
+from concord.apps.garbage import giving_back, settle
 from concord.apps.health import TrainerHealth, add_health
 from concord.apps.inference import InferenceService, create_inference, inference_settings
 from concord.apps.members import Members
@@ -103,7 +103,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with exchange.running(), opened(door), inference.running():
+        async with exchange.running(), opened(door), inference.running(), giving_back():
             yield
 
     app = FastAPI(title="Concord site", version=concord.__version__, lifespan=lifespan)

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 import concord
 from concord.apps.door import open_door, opened
 from concord.apps.exchange_routes import ExchangeService, ExchangeSettings
+from concord.apps.garbage import giving_back
 from concord.apps.health import add_health
 from concord.apps.members import Members
 from concord.apps.metrics import add_metrics
@@ -120,7 +121,7 @@ def create_app(service: ExchangeService, door: Server | None = None, sources: It
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with service.running(), opened(door):
+        async with service.running(), opened(door), giving_back():
             yield
 
     app = FastAPI(title="Concord exchange", version=concord.__version__, lifespan=lifespan)
