@@ -293,6 +293,14 @@ def test_only_a_simulation_runs_an_algorithm_with_a_server() -> None:
         parse_job(MINIMAL, ["algorithm=fedavg"]).require_deployable()
 
 
+def test_mean_damping_wants_all_parameters_shared() -> None:
+    (problem,) = problems_of(MINIMAL, "training={mean_damping: 0.1, local: [head.*]}")
+    assert "training.mean_damping: cannot be beside local" in problem
+    assert parse_job(MINIMAL, ["training.mean_damping=0.1"]).training.mean_damping == 0.1
+    (problem,) = problems_of(MINIMAL, "training.mean_damping=0")
+    assert "training.mean_damping: should be greater than 0" in problem
+
+
 def test_a_shard_must_be_one_of_those_that_the_split_deals_out() -> None:
     text = "name: x\ntask: digits\nsites:\n  a: {shard: 2}\n  b:\n"
     with pytest.raises(JobFileError, match=r"line 4.*sites.a.shard: has no meaning without split.shards"):

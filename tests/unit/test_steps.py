@@ -168,6 +168,22 @@ def test_a_resumed_learner_goes_on_bit_for_bit(steps_before: int) -> None:
         assert torch.equal(resumed.state()[name], tensor), name
 
 
+def test_a_resumed_learner_damps_as_before() -> None:
+    def make() -> Learner:
+        module = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+        return make_learner(GradientOptions(batch_size=8, mean_damping=0.1), module=module)
+
+    learner = make()
+    train(learner, 5)  # in between two looks at the mean inputs
+    primal, state = learner.primal.clone(), learner.state()
+    expected = train(learner, 20)
+    resumed = make()
+    resumed.primal.copy_(primal)
+    resumed.load_state(state)
+    assert train(resumed, 20) == expected
+    assert torch.equal(resumed.primal, learner.primal)
+
+
 def test_a_state_is_a_copy() -> None:
     learner = make_learner(GradientOptions(batch_size=8, momentum=0.9), module=make_deep())
     state = learner.state()
@@ -226,7 +242,14 @@ def test_an_evaluation_uses_no_dropout_no_batch_statistics_and_leaves_no_trace()
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("batch_size", 0), ("momentum", 1.0), ("momentum", -0.1), ("weight_decay", -1.0), ("clip", 0.0)],
+    [
+        ("batch_size", 0),
+        ("momentum", 1.0),
+        ("momentum", -0.1),
+        ("weight_decay", -1.0),
+        ("clip", 0.0),
+        ("mean_damping", 0.0),
+    ],
 )
 def test_options_out_of_range_name_the_range(field: str, value: float) -> None:
     with pytest.raises(TaskError, match=f"{field}: {value} must be "):

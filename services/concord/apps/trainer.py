@@ -178,6 +178,7 @@ def build_learner(
         momentum=training.momentum,
         weight_decay=training.weight_decay,
         clip=training.clip,
+        mean_damping=training.mean_damping,
     )
     # All sites start from one model; each draws its own batches.
     seed = training.seed + 1 + own.index

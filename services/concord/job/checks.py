@@ -29,6 +29,7 @@ def cross_checks(job: Job) -> Iterator[Finding]:
     yield from _topology(job)
     yield from _local_steps(job)
     yield from _privacy(job)
+    yield from _damping(job)
     yield from _algorithm(job)
     if job.serving.personal is not None and job.training.local:
         yield ("serving", "personal"), "has no meaning with training.local: the model that is served is the site's own"
@@ -123,6 +124,12 @@ def _privacy(job: Job) -> Iterator[Finding]:
     if job.privacy is not None and job.training.clip is not None:
         message = "has no meaning beside privacy, whose max_grad_norm clips the gradient of each sample"
         yield ("training", "clip"), message
+
+
+def _damping(job: Job) -> Iterator[Finding]:
+    if job.training.mean_damping is not None and job.training.local:
+        message = "cannot be beside local: it is right where sites agree on the model, and these parameters differ"
+        yield ("training", "mean_damping"), message
 
 
 def _algorithm(job: Job) -> Iterator[Finding]:

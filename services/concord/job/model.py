@@ -170,7 +170,8 @@ class TrainingSection(Section):
 
     A round is `local_steps` mini-batches of `batch_size` samples and one exchange; it lasts at least `pace`
     seconds, so that a model whose steps are much faster than its exchange does not run ahead of it.
-    `momentum` in [0, 1), `weight_decay` per step, `clip` the greatest norm of a gradient. After
+    `momentum` in [0, 1), `weight_decay` per step, `clip` the greatest norm of a gradient, `mean_damping` the share
+    of it that is left along each layer's mean input (null: all). After
     `max_bad_steps` steps in a row whose loss is not finite the site goes back to its last good checkpoint.
     Parameters whose names match a pattern of `local` (`head.*`) stay at their site and are never sent.
     """
@@ -184,6 +185,7 @@ class TrainingSection(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: NotNegative = 0.0
     clip: Positive | None = None
+    mean_damping: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Seed = 0
     max_bad_steps: Count = 20
     local: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()

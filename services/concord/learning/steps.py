@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from concord.consensus.vectors import FlatModel, bind
 from concord.errors import CheckpointError, TaskError
+from concord.learning.damping import MeanDamping
 from concord.learning.privacy import PrivacyStatus
 from concord.learning.samples import Samples
 from concord.learning.task import Task
@@ -31,13 +32,15 @@ class GradientOptions:
 
     `weight_decay` d (>= 0): g + d w. `clip` (> 0, or None): g is shortened to this Euclidean norm. `momentum`
     b in [0, 1): v = b v + (1 - b) g replaces g; the factor keeps the length of a step at the rate whatever b
-    is. `batch_size` (>= 1) counts samples; a shard smaller than that is used whole.
+    is. `mean_damping` in (0, 1], or None: what is left of g along the mean inputs of each layer, see `MeanDamping`;
+    last, because it follows the model. `batch_size` (>= 1) counts samples; a shard smaller than that is used whole.
     """
 
     batch_size: int = 32
     momentum: float = 0.0
     weight_decay: float = 0.0
     clip: float | None = None
+    mean_damping: float | None = None
 
     def __post_init__(self) -> None:
         checks = (
@@ -45,6 +48,7 @@ class GradientOptions:
             ("momentum", 0.0 <= self.momentum < 1.0, "within [0, 1)"),
             ("weight_decay", 0.0 <= self.weight_decay < math.inf, "not negative"),
             ("clip", self.clip is None or 0.0 < self.clip < math.inf, "greater than 0, or null"),
+            ("mean_damping", self.mean_damping is None or 0.0 < self.mean_damping <= 1.0, "within (0, 1], or null"),
         )
         for name, right, range_ in checks:
             if not right:
@@ -160,6 +164,8 @@ class Learner:
         self._options = options
         self._batches = sampler or Batches(samples, options.batch_size, seed)
         self._momentum = torch.zeros_like(flat.primal) if options.momentum else None
+        share = options.mean_damping
+        self._damping = None if share is None else MeanDamping(self.module, samples.inputs, share)
 
     def compute_gradient(self) -> StepResult:
         """Fill `gradient` from the next mini-batch at the current primal, as GradientOptions say.
@@ -216,6 +222,8 @@ class Learner:
         state |= {f"buffer.{name}": buffer.clone() for name, buffer in self.module.named_buffers()}
         if self._momentum is not None:
             state["momentum"] = self._momentum.clone()
+        if self._damping is not None:
+            state |= {f"damping.{name}": tensor for name, tensor in self._damping.state().items()}
         state["torch"] = torch.get_rng_state()
         return state
 
@@ -242,6 +250,8 @@ class Learner:
             buffer.copy_(state[f"buffer.{name}"])
         if self._momentum is not None:
             self._momentum.copy_(state["momentum"])
+        if self._damping is not None:
+            self._damping.load_state(_section(state, "damping."))
 
     def _decayed_square(self) -> float:
         if self._options.weight_decay:
@@ -255,6 +265,8 @@ class Learner:
         if self._momentum is not None:
             self._momentum.lerp_(self.gradient, 1.0 - self._options.momentum)
             self.gradient.copy_(self._momentum)
+        if self._damping is not None:
+            self._damping.apply()
 
     def _check_state(self, state: Mapping[str, Tensor]) -> None:
         ours, theirs = _shapes(self.state()), _shapes(state)
