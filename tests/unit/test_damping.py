@@ -187,9 +187,9 @@ def test_the_fixed_point_stays_where_the_sum_of_plain_gradients_vanishes() -> No
         Pace({"N2": 0.6}),
         Link(loss=0.2, delay=8),
     )
-    fleet.run(5_000)
+    fleet.run(7_000)
     models = fleet.models()
     own = [plain(models[0]) for _, plain in gradients.values()]
-    assert float((models[0] - models[1]).norm()) < 5e-3
-    assert float((own[0] + own[1]).norm()) < 5e-3
+    assert float((models[0] - models[1]).norm()) < 1e-3
+    assert float((own[0] + own[1]).norm()) < 1e-3
     assert min(float(one.norm()) for one in own) > 0.1

@@ -32,7 +32,8 @@ sites: 70
 split: iid
 topology: ring
 algorithm: ecl-isvr
-training: {rounds: 6, pace: 0, local_steps: 3, batch_size: 8, momentum: 0.5, weight_decay: 0.01, clip: 1.0}
+training:
+  {rounds: 6, pace: 0, local_steps: 3, batch_size: 8, momentum: 0.5, weight_decay: 0.01, clip: 1.0, mean_damping: 0.3}
 simulation: {network: {loss: 0.2, latency: 0.01, jitter: exponential}, sites: {N3: {speed: 0.5}}}
 """
 

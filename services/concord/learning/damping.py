@@ -17,6 +17,7 @@ agree on D. Must not know where the gradient comes from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import cast
 
@@ -61,8 +62,8 @@ class MeanDamping:
         if self._since == PERIOD:
             self._directions, self._since = self._look(), 0
         self._since += 1
-        for name, layer in self._layers.items():
-            _damp(layer, self._directions[name], 1 - self._share)
+        for name, direction in self._directions.items():
+            _damp(self._layers[name], direction, 1 - self._share)
 
     def state(self) -> dict[str, Tensor]:
         """What the next gradients depend on, as copies."""
@@ -76,7 +77,7 @@ class MeanDamping:
         self._since = int(state["since"])
 
     def _look(self) -> dict[str, Tensor]:
-        """v of each layer, (inputs of one output + 1,), at the model as it is."""
+        """v of each layer that is used, (inputs of one output + 1,), at the model as it is."""
         means: dict[str, Tensor] = {}
 
         def take(name: str, layer: Layer, given: tuple[Tensor, ...]) -> None:
@@ -95,7 +96,6 @@ class MeanDamping:
             self._module.train(training)
             for hook in hooks:
                 hook.remove()
-        self._layers = {name: self._layers[name] for name in means}
         return {name: _direction(mean) for name, mean in means.items()}
 
 
@@ -127,7 +127,7 @@ def _mean_input(layer: Layer, given: Tensor) -> Tensor:
     if isinstance(layer, nn.Linear):
         return given.reshape(-1, layer.in_features).mean(0)
     channels = given.transpose(1, -1).reshape(-1, layer.in_channels).mean(0)
-    return channels.repeat_interleave(layer.weight[0, 0].numel())
+    return channels.repeat_interleave(math.prod(layer.kernel_size))
 
 
 def _direction(mean: Tensor) -> Tensor:
