@@ -137,7 +137,7 @@ def test_terms_of_each_algorithm() -> None:
         "ecl": EdgeTerms(1.0, 0.5),
         "ecl-isvr": EdgeTerms(3.0 / (longest * 3), 0.5),
         "c-ecl": EdgeTerms(3.0 / (0.2 * (3 / 0.1 - 1) * 3), 0.5),
-        "sm-ecl": EdgeTerms(1 / (0.25 * 7 * 0.2 * 3), 0.5),
+        "sm-ecl": EdgeTerms(1 / (0.25 * 7 * 0.2 * 2), 0.5),
         "gossip": EdgeTerms(),
         "dpsgd": EdgeTerms(averaging=1 / 4),
         "dpsgd-every-step": EdgeTerms(averaging=1 / 4),

@@ -47,9 +47,8 @@ def ecl(penalty: Callable[[str, str], float], theta: float) -> Reference:
 
 def sm_ecl(graph: Topology, problem: Quadratics) -> Models:
     """A message arrives every K steps: the interval as of the last is always K, and every edge is fresh."""
-    eta = {
-        (i, j): 1 / (0.35 * 7 * MU * max(graph.degree(i), graph.degree(j))) for i in SITES for j in graph.neighbours(i)
-    }
+    degrees = {(i, j): (graph.degree(i), graph.degree(j)) for i in SITES for j in graph.neighbours(i)}
+    eta = {edge: 1 / (0.35 * 7 * MU * min(max(both), 2 * min(both))) for edge, both in degrees.items()}
     w, q, v = dict.fromkeys(SITES, START), dict.fromkeys(SITES, 0 * START), dict.fromkeys(SITES, 0 * START)
     u = dict.fromkeys(eta, START)
     beta = 1 - 1 / (6 * max(K, 8))

@@ -22,6 +22,7 @@ from concord.apps.health import TrainerHealth, add_health
 from concord.apps.inference import InferenceService, create_inference, inference_settings
 from concord.apps.members import Members
 from concord.apps.metrics import add_metrics
+from concord.apps.model_defaults import fit_to_model
 from concord.apps.serve import Server, bind, connection_limits
 from concord.apps.shortcut import Shortcut
 from concord.apps.traces import traces
@@ -56,6 +57,7 @@ def _run(job: Job, settings: Settings, tracing: Tracing | None) -> None:
     torch.set_num_threads(settings.threads or 1)  # the box has few cores, and other sites may share them
     listener = bind(settings.host, settings.port)
     task = job_task(job)
+    job = fit_to_model(job, task)
     mailbox = RedisMailbox(settings.redis_url, job.name, settings.site)
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
     journey = Journey(job.name, settings.site, tracing)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 
 from concord.apps.device import CPU
+from concord.apps.model_defaults import fit_to_model
 from concord.apps.trainer import (
     build_brain,
     build_learner,
@@ -62,6 +63,7 @@ def build_experiment(job: Job, device: torch.device = CPU) -> Experiment | Serve
     if job.algorithm.name in SERVER_ALGORITHMS:
         return _server_experiment(job, device)
     task, members = job_task(job), Membership.of(job)
+    job = fit_to_model(job, task)
     edges = {name: site_edges(job, name, members) for name in job.site_names}
     train, storage = _training_samples(job, task, device), _storage(job, task, device)
     return Experiment(

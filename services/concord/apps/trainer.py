@@ -17,6 +17,7 @@ import torch
 from concord.apps.background import Background, Ready, Service
 from concord.apps.health import TrainerHealth
 from concord.apps.members import Members
+from concord.apps.model_defaults import fit_to_model
 from concord.apps.processors import training_threads
 from concord.apps.serve import Server, bind, connection_limits
 from concord.apps.traces import traces
@@ -238,6 +239,7 @@ def _run(job: Job, settings: Settings, tracing: Tracing | None) -> None:
     torch.set_num_threads(training_threads(settings.threads))
     listener = bind(settings.host, settings.port)
     task = job_task(job)
+    job = fit_to_model(job, task)
     mailbox = RedisMailbox(settings.redis_url, job.name, settings.site)
     shelf = RedisShelf(settings.redis_url, job.name, settings.site, job.serving.keep)
     journey = Journey(job.name, settings.site, tracing)

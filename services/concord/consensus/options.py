@@ -23,8 +23,8 @@ class AlgorithmOptions:
         it (ADMM, calmest).
     penalty_scale: multiplies the penalty that ecl-isvr and c-ecl derive, no unit. Three to ten helps where sites drift
         apart between messages.
-    gamma_scale: of sm-ecl, no unit: one over the penalty is gamma_scale * 7 * learning rate
-        times the larger degree. Larger learns faster, until it diverges.
+    gamma_scale: of sm-ecl, no unit (None: 0.35): one over the penalty is gamma_scale * 7 * learning rate times the
+        larger degree, which counts as at most twice the smaller. Larger learns faster, until it diverges.
     preconditioner: of ecl, ecl-isvr and c-ecl, none or adam: whether each coordinate has a step size of its own, after
         the size of its gradients. A choice of each site; where the sites end up is the same.
     compression: of c-ecl, what a message tells: random-k coordinates, the top-k changes (which take twice the
@@ -42,7 +42,7 @@ class AlgorithmOptions:
     penalty: float | None = None
     averaging: float | None = None
     penalty_scale: float = 1.0
-    gamma_scale: float = 0.35
+    gamma_scale: float | None = None
     preconditioner: str = "none"
     compression: str = "random-k"
     keep: float = 0.1
@@ -53,8 +53,9 @@ class AlgorithmOptions:
     def __post_init__(self) -> None:
         if self.penalty is not None:
             require_positive("penalty", self.penalty)
+        if self.gamma_scale is not None:
+            require_positive("gamma_scale", self.gamma_scale)
         require_positive("penalty_scale", self.penalty_scale)
-        require_positive("gamma_scale", self.gamma_scale)
         require_positive("proximal", self.proximal)
         if self.averaging is not None and not 0 < self.averaging <= 1:
             raise JobError(f"averaging is {self.averaging}; it must be above 0 and at most 1")

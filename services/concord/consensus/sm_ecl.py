@@ -20,10 +20,12 @@ The force within a layer is eta (u - w) / D: D lets a disagreement move each lay
 With one D for all, the shared filters of convolutions and the last layer are thrown far from their anchors, and
 sites of a deep network swing against each other. It is the same at all sites, so it moves no fixed point.
 
-Messages, receipt and fixed point are those of ECL with eta_ij = 1 / (gamma max(E_i, E_j)), where
-gamma = 0.35 * 7 mu, whatever K is: with more steps to the round a longer reach makes deep networks swing, and with
-fewer a shorter one makes them slow. Convergence is measured, not proved. With theta = 1 it needs sites that are not in
-perfect lock-step (uneven speeds, some loss or chance in the timing are enough), below 1 it does not.
+Messages, receipt and fixed point are those of ECL with eta_ij = 1 / (gamma d_ij), where gamma = 0.35 * 7 mu, whatever
+K is: with more steps to the round a longer reach makes deep networks swing, and with fewer a shorter one makes them
+slow. d_ij is the larger degree of both ends, but at most twice the smaller: a leaf is held by one edge alone, and held
+as weakly as a hub holds to each of its many it would swing. Convergence is measured, not proved. With theta = 1 it
+needs sites that are not in perfect lock-step (uneven speeds, some loss or chance in the timing are enough), below 1 it
+does not.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ MIXING = 0.5
 SMOOTHING_ROUNDS = 6
 """Over how many rounds the gradient is averaged, counting each as 8 steps at least: beta = 1 - 1 / (6 max(K, 8))."""
 SHORTEST_ROUND = 8
+USUAL_GAMMA_SCALE = 0.35
 REACH_STEPS = 7
 """gamma in units of gamma_scale mu: K - 1 for the K of 8 in which gamma_scale was settled."""
 ANCHOR_SPEED = 0.9
@@ -53,6 +56,8 @@ VELOCITY_INTERVALS = 10
 """tau in units of the longest interval between messages; shorter diverges."""
 FRESH_INTERVALS = 5
 """For how many intervals without a message an anchor still rides along."""
+MOST_UNEQUAL = 2
+"""By how much the degree that counts may be above the smaller of both ends."""
 _LEAST_REACH = 0.01
 """The least D of a layer."""
 
@@ -97,9 +102,11 @@ class SmEcl(AnchoredAlgorithm):
 
     @classmethod
     def edge_terms(cls, ours: EdgeEnd, theirs: EdgeEnd, options: AlgorithmOptions) -> EdgeTerms:
-        gamma = options.gamma_scale * REACH_STEPS * max(ours.step.rate, theirs.step.rate)
+        scale = USUAL_GAMMA_SCALE if options.gamma_scale is None else options.gamma_scale
+        gamma = scale * REACH_STEPS * max(ours.step.rate, theirs.step.rate)
+        less, more = sorted((ours.degree, theirs.degree))
         return EdgeTerms(
-            penalty=1 / (gamma * max(ours.degree, theirs.degree)), averaging=averaging_of(options, usual=1.0)
+            penalty=1 / (gamma * min(more, MOST_UNEQUAL * less)), averaging=averaging_of(options, usual=1.0)
         )
 
     def state(self) -> dict[str, Tensor]:

@@ -127,7 +127,7 @@ def _privacy(job: Job) -> Iterator[Finding]:
 
 
 def _damping(job: Job) -> Iterator[Finding]:
-    if job.training.mean_damping is not None and job.training.local:
+    if job.training.mean_damping not in (None, 1) and job.training.local:
         message = "cannot be beside local: it is right where sites agree on the model, and these parameters differ"
         yield ("training", "mean_damping"), message
 

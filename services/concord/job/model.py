@@ -155,7 +155,7 @@ class AlgorithmSection(Section):
     penalty: Positive | None = None
     averaging: Annotated[float, Field(gt=0, le=1)] | None = None
     penalty_scale: Positive = 1.0
-    gamma_scale: Positive = 0.35
+    gamma_scale: Positive | None = None
     preconditioner: Annotated[str, one_of("preconditioner", PRECONDITIONERS)] = "none"
     compression: Annotated[str, one_of("compression", COMPRESSIONS)] = "random-k"
     keep: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -171,7 +171,7 @@ class TrainingSection(Section):
     A round is `local_steps` mini-batches of `batch_size` samples and one exchange; it lasts at least `pace`
     seconds, so that a model whose steps are much faster than its exchange does not run ahead of it.
     `momentum` in [0, 1), `weight_decay` per step, `clip` the greatest norm of a gradient, `mean_damping` the share
-    of it that is left along each layer's mean input (null: all). After
+    of it that is left along each layer's mean input (1: all; null: as the algorithm has it). After
     `max_bad_steps` steps in a row whose loss is not finite the site goes back to its last good checkpoint.
     Parameters whose names match a pattern of `local` (`head.*`) stay at their site and are never sent.
     """

@@ -41,19 +41,17 @@ class MeanDamping:
 
     Each parameter that learns has its `.grad`. Linear layers and convolutions of one group are damped where their
     weights learn, others are left alone. `inputs` (n, ...) are of the kind that the model takes. TaskError if they are
-    neither bytes nor floating point numbers, if there is no such layer, or if running averages, which are each site's
-    own, would make sites that agree on the model differ.
+    neither bytes nor floating point numbers, or with the `obstacle` of a model that has one.
     """
 
     def __init__(self, module: nn.Module, inputs: Tensor, share: float) -> None:
         self._module = module
         self._share = share
         self._probes = probes(inputs)
-        if any(name.rpartition(".")[2] == "running_mean" for name, _ in module.named_buffers()):
-            raise TaskError("training.mean_damping: the model has running averages (BatchNorm), which differ by site")
+        why = obstacle(module)
+        if why:
+            raise TaskError(f"training.mean_damping: {why}")
         self._layers = dict(_damped(module))
-        if not self._layers:
-            raise TaskError("training.mean_damping: the model has no linear layer or convolution whose weights learn")
         self._since = 0
         self._directions = self._look()
 
@@ -99,6 +97,18 @@ class MeanDamping:
         return {name: _direction(mean) for name, mean in means.items()}
 
 
+def obstacle(module: nn.Module) -> str:
+    """Why the gradients of a model cannot be damped, in words; empty if they can.
+
+    Running averages are each site's own, so that sites that agree on the model would be damped differently.
+    """
+    if any(name.rpartition(".")[2] == "running_mean" for name, _ in module.named_buffers()):
+        return "the model has running averages (BatchNorm), which differ by site"
+    if not any(True for _ in _damped(module)):
+        return "the model has no linear layer or convolution whose weights learn"
+    return ""
+
+
 def probes(inputs: Tensor) -> Tensor:
     """Noise like `inputs` (n, ...) in kind and shape, (PROBES, ...) on their device, the same at every site."""
     generator = torch.Generator().manual_seed(_SEED)
@@ -108,7 +118,9 @@ def probes(inputs: Tensor) -> Tensor:
     if inputs.is_floating_point():
         return torch.randn(shape, generator=generator).to(inputs)
     kind = str(inputs.dtype).removeprefix("torch.")
-    raise TaskError(f"training.mean_damping: needs inputs that are bytes or floating point numbers, found {kind}")
+    raise TaskError(
+        f"training.mean_damping: needs inputs that are bytes or floating point numbers, found {kind}; 1 is without"
+    )
 
 
 def _damped(module: nn.Module) -> Iterator[tuple[str, Layer]]:

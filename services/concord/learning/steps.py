@@ -165,7 +165,7 @@ class Learner:
         self._batches = sampler or Batches(samples, options.batch_size, seed)
         self._momentum = torch.zeros_like(flat.primal) if options.momentum else None
         share = options.mean_damping
-        self._damping = None if share is None else MeanDamping(self.module, samples.inputs, share)
+        self._damping = None if share is None or share == 1 else MeanDamping(self.module, samples.inputs, share)
 
     def compute_gradient(self) -> StepResult:
         """Fill `gradient` from the next mini-batch at the current primal, as GradientOptions say.
