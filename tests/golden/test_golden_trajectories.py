@@ -31,6 +31,7 @@ RUNS = {
     "c-ecl": AlgorithmOptions("c-ecl", keep=0.4),
     "c-ecl-top-int8": AlgorithmOptions("c-ecl", compression="top-k", keep=0.4, number_format="int8"),
     "sm-ecl": AlgorithmOptions("sm-ecl"),
+    "sm-ecl-pdmm": AlgorithmOptions("sm-ecl", averaging=1.0),
     "gossip": AlgorithmOptions("gossip"),
     "dpsgd": AlgorithmOptions("dpsgd"),
     "dpsgd-every-step": AlgorithmOptions("dpsgd-every-step"),

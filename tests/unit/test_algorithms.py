@@ -70,7 +70,7 @@ def stir(algorithm: Algorithm, neighbours: tuple[str, ...], rounds: int = 7, see
 def test_names() -> None:
     assert {"ecl", "ecl-isvr", "gossip", "local", "sm-ecl"} < set(algorithm_names())
     assert list(algorithm_names()) == sorted(algorithm_names())
-    assert AlgorithmOptions().name == "ecl-isvr"
+    assert AlgorithmOptions().name == "sm-ecl"
 
 
 def test_unknown_name_says_the_nearest() -> None:

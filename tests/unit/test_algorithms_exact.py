@@ -43,11 +43,12 @@ EXACT: Mapping[str, AlgorithmOptions] = {
     "isvr-admm": AlgorithmOptions("ecl-isvr", averaging=0.5),
     "isvr-adam": AlgorithmOptions("ecl-isvr", preconditioner="adam"),
     "sm-ecl": AlgorithmOptions("sm-ecl"),
+    "sm-ecl-pdmm": AlgorithmOptions("sm-ecl", averaging=1.0),
 }
 LOCK_STEP = {
     **EXACT,
     # Moving anchors turn the undamped swing of theta = 1 in perfect lock-step into a growing one.
-    "sm-ecl": AlgorithmOptions("sm-ecl", averaging=0.9),
+    "sm-ecl-pdmm": AlgorithmOptions("sm-ecl", averaging=0.9),
 }
 exact = pytest.mark.parametrize("options", EXACT.values(), ids=EXACT)
 
@@ -153,7 +154,7 @@ def test_a_silent_neighbours_data_still_counts(problem: Quadratics, options: Alg
 @pytest.mark.parametrize("heard", [0, 1, 3, 50])
 def test_a_neighbour_gone_for_ever_leaves_a_still_pull(problem: Quadratics, heard: int) -> None:
     """However little was heard of it its anchors stop: the rest reach the optimum of their data and two springs."""
-    options = AlgorithmOptions("sm-ecl")
+    options = AlgorithmOptions("sm-ecl", averaging=1.0)
     fleet = fleet_on(problem, options, pace=Pace())
     while any(fleet.algorithm(near).state()["arrivals/N3"][1] < heard for near in ("N2", "N4")):
         fleet.run(1)

@@ -45,26 +45,30 @@ def ecl(penalty: Callable[[str, str], float], theta: float) -> Reference:
     return run
 
 
-def sm_ecl(graph: Topology, problem: Quadratics) -> Models:
+def sm_ecl(theta: float) -> Reference:
     """A message arrives every K steps: the interval as of the last is always K, and every edge is fresh."""
-    degrees = {(i, j): (graph.degree(i), graph.degree(j)) for i in SITES for j in graph.neighbours(i)}
-    eta = {edge: 1 / (0.35 * 7 * MU * min(max(both), 2 * min(both))) for edge, both in degrees.items()}
-    w, q, v = dict.fromkeys(SITES, START), dict.fromkeys(SITES, 0 * START), dict.fromkeys(SITES, 0 * START)
-    u = dict.fromkeys(eta, START)
-    beta = 1 - 1 / (6 * max(K, 8))
-    for tick in range(TICKS):
-        for i in SITES:
-            near = graph.neighbours(i)
-            q[i] = beta * q[i] + (1 - beta) * problem.gradients[i](w[i])
-            for j in near:
-                u[i, j] = u[i, j] + 0.9 * v[i]
-            pull = sum(eta[i, j] * u[i, j] for j in near)
-            new = w[i] / 2 + (pull - q[i]) / sum(eta[i, j] for j in near) / 2
-            v[i] = v[i] + (new - w[i] - v[i]) / (10 * K)
-            w[i] = new
-        if (tick + 1) % K == 0:
-            u = {(i, j): 2 * w[j] - u[j, i] for i, j in u}
-    return w
+
+    def run(graph: Topology, problem: Quadratics) -> Models:
+        degrees = {(i, j): (graph.degree(i), graph.degree(j)) for i in SITES for j in graph.neighbours(i)}
+        eta = {edge: 1 / (0.35 * 7 * MU * min(max(both), 2 * min(both))) for edge, both in degrees.items()}
+        w, q, v = dict.fromkeys(SITES, START), dict.fromkeys(SITES, 0 * START), dict.fromkeys(SITES, 0 * START)
+        u = dict.fromkeys(eta, START)
+        beta = 1 - 1 / (6 * max(K, 8))
+        for tick in range(TICKS):
+            for i in SITES:
+                near = graph.neighbours(i)
+                q[i] = beta * q[i] + (1 - beta) * problem.gradients[i](w[i])
+                for j in near:
+                    u[i, j] = u[i, j] + 0.9 * v[i]
+                pull = sum(eta[i, j] * u[i, j] for j in near)
+                new = w[i] / 2 + (pull - q[i]) / sum(eta[i, j] for j in near) / 2
+                v[i] = v[i] + (new - w[i] - v[i]) / (10 * K)
+                w[i] = new
+            if (tick + 1) % K == 0:
+                u = {(i, j): (1 - theta) * u[i, j] + theta * (2 * w[j] - u[j, i]) for i, j in u}
+        return w
+
+    return run
 
 
 def gossip(graph: Topology, problem: Quadratics) -> Models:
@@ -145,7 +149,8 @@ CASES: list[tuple[AlgorithmOptions, Reference]] = [
     (AlgorithmOptions("ecl", penalty=0.8, averaging=0.5), ecl(even, 0.5)),
     (AlgorithmOptions("ecl-isvr", averaging=1.0), ecl(isvr, 1.0)),
     (AlgorithmOptions("ecl-isvr"), ecl(isvr, 0.5)),
-    (AlgorithmOptions("sm-ecl"), sm_ecl),
+    (AlgorithmOptions("sm-ecl", averaging=1.0), sm_ecl(1.0)),
+    (AlgorithmOptions("sm-ecl"), sm_ecl(0.5)),
     (AlgorithmOptions("gossip"), gossip),
     (AlgorithmOptions("dpsgd"), dpsgd),
     (AlgorithmOptions("dpsgd-every-step"), dpsgd_every_step),
@@ -168,7 +173,12 @@ def test_isvr_with_equal_degrees_is_the_two_line_optimiser() -> None:
     ring = build_topology("ring", SITES)
     problem = Quadratics.draw(SITES, dim=len(START), seed=5)
     fleet = Fleet(
-        ring, problem.gradients, START, AlgorithmOptions(averaging=1.0), LocalStep(MU, K), Pace(lock_step=True)
+        ring,
+        problem.gradients,
+        START,
+        AlgorithmOptions("ecl-isvr", averaging=1.0),
+        LocalStep(MU, K),
+        Pace(lock_step=True),
     )
     w = dict.fromkeys(SITES, START)
     u = {(i, j): START for i in SITES for j in ring.neighbours(i)}

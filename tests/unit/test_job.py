@@ -33,7 +33,7 @@ def problems_of(text: str, *overrides: str) -> list[str]:
 def test_a_minimal_job_has_sensible_values_for_the_rest() -> None:
     job = parse_job(MINIMAL)
     assert job.site_names == ("N1", "N2", "N3", "N4")
-    assert (job.algorithm.name, job.topology.kind, job.split.kind) == ("ecl-isvr", "ring", "classes-per-site")
+    assert (job.algorithm.name, job.topology.kind, job.split.kind) == ("sm-ecl", "ring", "classes-per-site")
     assert (job.training.rounds, job.training.local_steps, job.training.seconds) == (300, 8, None)
 
 
@@ -139,9 +139,9 @@ def test_a_wrong_override_is_told_as_such(override: str, message: str) -> None:
         ("algorithm: {name: c-ecl, compression: topk}", "unknown compression 'topk'; did you mean 'top-k'?"),
         ("algorithm: {name: c-ecl, number_format: int4}", "unknown number format 'int4'; did you mean 'int8'?"),
         ("algorithm: {name: c-ecl, keep: 0}", "algorithm.keep: should be greater than 0, found 0"),
-        ("algorithm: {keep: 0.5}", "algorithm.keep: has no meaning for the algorithm 'ecl-isvr', only for c-ecl"),
+        ("algorithm: {keep: 0.5}", "algorithm.keep: has no meaning for the algorithm 'sm-ecl', only for c-ecl"),
         ("algorithm: {name: swarm}", "unknown algorithm 'swarm'; known: "),
-        ("algorithm: {penalty: 1}", "algorithm.penalty: has no meaning for the algorithm 'ecl-isvr', only f"),
+        ("algorithm: {penalty: 1}", "algorithm.penalty: has no meaning for the algorithm 'sm-ecl', only for"),
         ("algorithm: {averaging: 1.5}", "algorithm.averaging: should be less than or equal to 1, found 1.5"),
         ("topology: rnig", "unknown topology 'rnig'; did you mean 'ring'?"),
         ("topology: {degree: 3}", "topology.degree: has no meaning for the topology 'ring', only for random"),
@@ -154,7 +154,10 @@ def test_a_wrong_override_is_told_as_such(override: str, message: str) -> None:
         ("split: {classes: [3, 2]}", "split.classes: should be [least, most], found [3, 2]"),
         ("split: {classes: 2}", "split.classes: should be a valid tuple, found 2"),
         ("exchange: {mode: pushh}", "exchange.mode: unknown mode 'pushh'; did you mean 'push'?"),
-        ("training: {local_steps: 1}", "training.local_steps: should be 2 or more for the algorithm 'ecl-is"),
+        (
+            "training: {local_steps: 1}\nalgorithm: ecl-isvr",
+            "training.local_steps: should be 2 or more for the algorithm 'ecl-is",
+        ),
         ("name: again", "line 4, column 1: name: the key is given twice; it first stands in line 1"),
     ],
 )  # fmt: skip
@@ -196,7 +199,7 @@ def test_what_every_job_needs(text: str, problem: str) -> None:
 
 def test_all_problems_are_told_together_in_the_order_of_the_lines() -> None:
     found = problems_of(
-        "name: Digits\ntask: digitz\nsites: 4\ntraining:\n  local_steps: 1\n  rounds: x\ntopology: rin\nfoo: 1\n"
+        "name: Digits\ntask: digitz\nsites: 4\ntraining:\n  local_steps: 0\n  rounds: x\ntopology: rin\nfoo: 1\n"
     )
     keys = [text.split(": ")[1] for text in found]
     assert keys == ["name", "task.name", "training.local_steps", "training.rounds", "topology.kind", "foo"]

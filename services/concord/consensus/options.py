@@ -38,7 +38,7 @@ class AlgorithmOptions:
     JobError if a value is out of its range.
     """
 
-    name: str = "ecl-isvr"
+    name: str = "sm-ecl"
     penalty: float | None = None
     averaging: float | None = None
     penalty_scale: float = 1.0

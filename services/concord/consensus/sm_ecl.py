@@ -24,8 +24,8 @@ Messages, receipt and fixed point are those of ECL with eta_ij = 1 / (gamma d_ij
 K is: with more steps to the round a longer reach makes deep networks swing, and with fewer a shorter one makes them
 slow. d_ij is the larger degree of both ends, but at most twice the smaller: a leaf is held by one edge alone, and held
 as weakly as a hub holds to each of its many it would swing. Convergence is measured, not proved. With theta = 1 it
-needs sites that are not in perfect lock-step (uneven speeds, some loss or chance in the timing are enough), below 1 it
-does not.
+needs sites that are not in perfect lock-step (uneven speeds, some loss or chance in the timing are enough) and bears a
+longer reach; below 1, such as at the usual 1/2, it does not need them.
 """
 
 from __future__ import annotations
@@ -105,9 +105,7 @@ class SmEcl(AnchoredAlgorithm):
         scale = USUAL_GAMMA_SCALE if options.gamma_scale is None else options.gamma_scale
         gamma = scale * REACH_STEPS * max(ours.step.rate, theirs.step.rate)
         less, more = sorted((ours.degree, theirs.degree))
-        return EdgeTerms(
-            penalty=1 / (gamma * min(more, MOST_UNEQUAL * less)), averaging=averaging_of(options, usual=1.0)
-        )
+        return EdgeTerms(penalty=1 / (gamma * min(more, MOST_UNEQUAL * less)), averaging=averaging_of(options))
 
     def state(self) -> dict[str, Tensor]:
         counters = {

@@ -65,7 +65,7 @@ class Figure:
 
 _PDMM = Case("ECL-ISVR, PDMM", "#1b6ac9", ("algorithm.name=ecl-isvr", "algorithm.averaging=1.0"))
 _ADMM = Case("ECL-ISVR, ADMM", "#11999e", ("algorithm.name=ecl-isvr", "algorithm.averaging=0.5"))
-_SM_ECL = Case("SM-ECL", "#8a4fbf", ("algorithm.name=sm-ecl",))
+_SM_ECL = Case("SM-ECL, PDMM", "#8a4fbf", ("algorithm.name=sm-ecl", "algorithm.averaging=1.0"))
 _GOSSIP = Case("gossip", "#d9822b", ("algorithm.name=gossip",))
 _DPSGD = Case("D-PSGD", "#c23b4b", ("algorithm.name=dpsgd",))
 _EVERY_STEP = Case("D-PSGD at every step", "#8a8f98", ("algorithm.name=dpsgd-every-step",))
