@@ -79,7 +79,7 @@ def test_the_curves_of_a_simulation_are_kept(run: Run, tmp_path: Path, store: st
     words = ["--tensorboard", str(board), "--mlflow", store, "--out", str(tmp_path / "out"), "--json"]
     outcome = run("simulate", str(tmp_path / "job.yaml"), "--no-reference", *words)
     assert outcome.code == 0, outcome
-    points = scalars(board / "tracked" / "ecl-isvr seed=0" / "N1", "accuracy")
+    points = scalars(board / "tracked" / "sm-ecl seed=0" / "N1", "accuracy")
     assert points[0][0] == 0
     assert points[-1][0] == 12
     kept = runs_of(store, "tracked")

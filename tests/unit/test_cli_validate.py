@@ -36,7 +36,7 @@ def bad_job(tmp_path: Path) -> Path:
 def test_a_valid_job_is_summed_up(concord: Run) -> None:
     outcome = concord("validate", str(EXAMPLES / "digits.yaml"), "--no-data")
     assert outcome.code == 0
-    assert "ecl-isvr" in outcome.out
+    assert "sm-ecl" in outcome.out
     assert "N1-N2" in outcome.out
 
 

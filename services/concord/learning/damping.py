@@ -116,7 +116,7 @@ def probes(inputs: Tensor) -> Tensor:
     if inputs.dtype == torch.uint8:
         return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8).to(inputs.device)
     if inputs.is_floating_point():
-        return torch.randn(shape, generator=generator).to(inputs)
+        return torch.randn(shape, generator=generator).to(inputs.device, inputs.dtype)
     kind = str(inputs.dtype).removeprefix("torch.")
     raise TaskError(
         f"training.mean_damping: needs inputs that are bytes or floating point numbers, found {kind}; 1 is without"
