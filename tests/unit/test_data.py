@@ -154,6 +154,7 @@ def test_an_idx_file_is_read(tmp_path: Path) -> None:
         gzip.compress(b"\0\0\x08\xff" + b"\xff" * 40),
         idx(np.arange(24, dtype=np.uint8))[:-12],
     ],
+    ids=["empty", "no gzip", "of nothing", "cut head", "too few", "too many", "other numbers", "dimensions", "cut"],
 )
 def test_anything_but_an_idx_file_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.gz").write_bytes(content)
