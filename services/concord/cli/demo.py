@@ -31,10 +31,10 @@ task: digits
 split: {kind: classes-per-site, classes: [2, 3], seed: 0}
 sites: 8
 topology: ring
-algorithm: ecl-isvr
+algorithm: sm-ecl
 training: {rounds: 300, pace: 0.1, local_steps: 16, batch_size: 32, learning_rate: 0.1}
 """
-RUNS = {"ecl": "ecl-isvr", "gossip": "gossip", "local": "local"}
+RUNS = {"ecl": "sm-ecl", "gossip": "gossip", "local": "local"}
 """The three ways of learning, by their name in the report; the split, the model and the steps are the same."""
 
 
