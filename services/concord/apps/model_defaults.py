@@ -22,8 +22,10 @@ def fit_to_model(job: Job, task: Task) -> Job:
     Other algorithms are not damped unless asked to. Where a model cannot be, or takes tokens, of which there is no
     noise, SM-ECL keeps its shorter reach.
     """
+    if job.algorithm.name != "sm-ecl":
+        return job
     share, scale = job.training.mean_damping, job.algorithm.gamma_scale
-    if share is None and job.algorithm.name == "sm-ecl" and not job.training.local:
+    if share is None and not job.training.local:
         module = task.new_model(job.training.seed)
         share = None if obstacle(module) or _takes_tokens(module) else MEAN_DAMPING
     if scale is None and share not in (None, 1):
