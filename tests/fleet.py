@@ -17,6 +17,7 @@ from torch import Tensor
 from concord.consensus.algorithm import Algorithm, EdgeEnd, LocalStep, Message
 from concord.consensus.graph import Topology
 from concord.consensus.registry import AlgorithmOptions, build_algorithm, edge_terms
+from concord.consensus.vectors import Layer
 
 Gradient = Callable[[Tensor], Tensor]
 Arrow = tuple[str, str]
@@ -71,7 +72,7 @@ class Fleet:
         pace: Pace | None = None,
         link: Link | None = None,
         seed: int = 0,
-        layers: Sequence[int] = (),
+        layers: Sequence[Layer] = (),
     ) -> None:
         self.edges = set(topology.edges)
         self.asleep: set[str] = set()

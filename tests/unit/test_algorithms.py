@@ -15,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from concord.consensus.algorithm import Algorithm, EdgeEnd, EdgeTerms, LocalStep, PartLayout
 from concord.consensus.registry import AlgorithmOptions, algorithm_names, build_algorithm, edge_terms
 from concord.consensus.sm_ecl import reach
+from concord.consensus.vectors import Layer
 from concord.errors import AlgorithmError, JobError
 
 STEP = LocalStep(rate=0.1, steps=4)
@@ -359,9 +360,19 @@ def test_sm_ecl_gates_a_neighbour_gone_for_ever_however_few_its_messages(message
 
 def test_sm_ecl_reaches_further_in_layers_of_greater_norm() -> None:
     primal = torch.tensor([3.0, 4.0, 0.0, 0.0, 5.0], dtype=torch.float64)
-    assert reach(primal, [2, 2, 1]).tolist() == [1.5, 1.5, 0.01, 0.01, 1.5]  # squares 25, 0, 25
-    assert reach(primal, [5]).tolist() == [1.0] * 5
-    assert reach(torch.zeros(3), [1, 2]).tolist() == [1.0] * 3
+    thirds = [Layer(2), Layer(2), Layer(1)]
+    assert reach(primal, thirds).tolist() == [1.5, 1.5, 0.01, 0.01, 1.5]  # squares 25, 0, 25
+    assert reach(primal, [Layer(5)]).tolist() == [1.0] * 5
+    assert reach(torch.zeros(5), thirds).tolist() == [1.0] * 5
+
+
+def test_sm_ecl_does_not_reach_further_for_a_norm() -> None:
+    primal = torch.tensor([3.0, 4.0, 6.0, 8.0, 3.0], dtype=torch.float64)  # squares 25, 100, 9
+    layers = [Layer(2), Layer(2, matrix=False), Layer(1)]
+    assert reach(primal, layers).tolist() == [25 / 17, 25 / 17, 1.0, 1.0, 9 / 17]
+    small = primal.mul(torch.tensor([1, 1, 0.1, 0.1, 1]))
+    assert reach(small, layers).tolist() == pytest.approx([25 / 17, 25 / 17, 1 / 17, 1 / 17, 9 / 17])
+    assert reach(primal, [Layer(5, matrix=False)]).tolist() == [1.0] * 5
 
 
 def test_sm_ecl_rides_along_again_with_a_neighbour_that_returns() -> None:

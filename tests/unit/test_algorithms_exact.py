@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from concord.consensus.algorithm import EdgeEnd, LocalStep
 from concord.consensus.graph import Topology, build_topology
 from concord.consensus.registry import AlgorithmOptions, edge_terms
+from concord.consensus.vectors import Layer
 from fleet import Fleet, Link, Pace, Quadratics
 
 SITES = tuple(f"N{number}" for number in range(1, 9))
@@ -80,9 +81,9 @@ def test_exact_on_a_bad_network(problem: Quadratics, options: AlgorithmOptions, 
 @pytest.mark.parametrize("topology", TOPOLOGIES.values(), ids=TOPOLOGIES)
 def test_sm_ecl_is_exact_whatever_the_reaches_of_the_layers(problem: Quadratics, topology: Topology) -> None:
     start = torch.linspace(0.1, 1.0, DIM, dtype=torch.float64)
-    fleet = Fleet(
-        topology, problem.gradients, start, AlgorithmOptions("sm-ecl"), STEP, UNEQUAL, BAD_LINK, layers=(4, 6, DIM - 10)
-    )
+    layers = (Layer(4), Layer(6), Layer(DIM - 10))
+    options = AlgorithmOptions("sm-ecl")
+    fleet = Fleet(topology, problem.gradients, start, options, STEP, UNEQUAL, BAD_LINK, layers=layers)
     reach = fleet.algorithm("N1").state()["reach"]
     assert float(reach.max()) > 10 * float(reach.min())
     fleet.restart("N1")

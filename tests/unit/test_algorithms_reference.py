@@ -61,7 +61,7 @@ def sm_ecl(theta: float) -> Reference:
                 for j in near:
                     u[i, j] = u[i, j] + 0.9 * v[i]
                 pull = sum(eta[i, j] * u[i, j] for j in near)
-                new = w[i] / 2 + (pull - q[i]) / sum(eta[i, j] for j in near) / 2
+                new = w[i] / 2 + v[i] / 2 + (pull - q[i]) / sum(eta[i, j] for j in near) / 2
                 v[i] = v[i] + (new - w[i] - v[i]) / (10 * K)
                 w[i] = new
             if (tick + 1) % K == 0:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from concord.consensus.vectors import bind, fingerprint
+from concord.consensus.vectors import Layer, bind, fingerprint
 from concord.errors import TaskError
 
 
@@ -69,10 +69,11 @@ def test_a_tied_parameter_appears_once_and_stays_tied() -> None:
 
 
 def test_what_belongs_to_one_module_is_one_layer_unless_it_stays_at_the_site() -> None:
-    module = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 4, bias=False), nn.Linear(4, 1))
-    assert bind(module).layers == bind(module).shared.layers == (8, 8, 5)
-    kept = bind(module, local=["0.bias", "3.*"])
-    assert (kept.layers, kept.kept) == ((6, 8), 7)
+    module = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2), nn.Linear(2, 4, bias=False), nn.Linear(4, 1))
+    layers = (Layer(8), Layer(4, matrix=False), Layer(8), Layer(5))
+    assert bind(module).layers == bind(module).shared.layers == layers
+    kept = bind(module, local=["0.weight", "3.*"])
+    assert (kept.layers, kept.kept) == ((Layer(2, matrix=False), Layer(4, matrix=False), Layer(8)), 11)
 
 
 def test_frozen_parameters_and_buffers_stay_outside() -> None:

@@ -10,9 +10,9 @@ from concord.learning.task import Task
 
 MEAN_DAMPING = 0.1
 """What SM-ECL leaves of gradients along mean inputs."""
-DAMPED_GAMMA_SCALE = 0.5
+DAMPED_GAMMA_SCALE = 0.55
 """The reach that SM-ECL bears with it, whatever the model, the graph and the network."""
-WHOLE_GAMMA_SCALE = 0.8
+WHOLE_GAMMA_SCALE = 0.6
 """The same where messages are taken whole, and so sites agree faster."""
 
 

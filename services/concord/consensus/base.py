@@ -16,6 +16,7 @@ from torch import Tensor
 
 from concord.consensus.algorithm import Algorithm, EdgeEnd, EdgeTerms, LocalStep, Message, PartLayout
 from concord.consensus.options import AlgorithmOptions
+from concord.consensus.vectors import Layer
 from concord.errors import AlgorithmError
 
 
@@ -41,10 +42,10 @@ class BaseAlgorithm(Algorithm):
         """Whether anything about the edges changed since the last local step."""
 
     @classmethod
-    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[int] = ()) -> Self:
+    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[Layer] = ()) -> Self:
         """The algorithm as the settings ask for it; JobError if they cannot be with this model.
 
-        `layers` are the sizes of the model's layers, in the order of the primal, for those who tell them apart.
+        `layers` are the model's, in the order of the primal, for those who tell them apart.
         """
         return cls(primal, step)
 

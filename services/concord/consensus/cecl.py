@@ -27,6 +27,7 @@ from concord.consensus.compression import Packing, SenderMemory, packing_of
 from concord.consensus.ecl import Ecl, averaging_of
 from concord.consensus.options import AlgorithmOptions
 from concord.consensus.preconditioner import Preconditioner
+from concord.consensus.vectors import Layer
 
 
 class CEcl(Ecl):
@@ -45,7 +46,7 @@ class CEcl(Ecl):
         self._drawn: dict[str, int] = {}
 
     @classmethod
-    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[int] = ()) -> Self:
+    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[Layer] = ()) -> Self:
         return cls(primal, step, packing_of(options, primal.numel()), Preconditioner.of(options, primal))
 
     @classmethod

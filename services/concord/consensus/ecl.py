@@ -25,6 +25,7 @@ from concord.consensus.algorithm import EdgeEnd, EdgeTerms, LocalStep
 from concord.consensus.base import AnchoredAlgorithm
 from concord.consensus.options import AlgorithmOptions
 from concord.consensus.preconditioner import Preconditioner
+from concord.consensus.vectors import Layer
 
 DEFAULT_PENALTY = 1.0
 DEFAULT_AVERAGING = 0.5
@@ -41,7 +42,7 @@ class Ecl(AnchoredAlgorithm):
         self._pull = 0.0  # mu times the sum of the penalties
 
     @classmethod
-    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[int] = ()) -> Self:
+    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[Layer] = ()) -> Self:
         return cls(primal, step, Preconditioner.of(options, primal))
 
     @classmethod

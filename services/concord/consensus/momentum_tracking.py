@@ -21,6 +21,7 @@ from torch import Tensor
 from concord.consensus.algorithm import LocalStep
 from concord.consensus.gradient_tracking import GradientTracking
 from concord.consensus.options import AlgorithmOptions
+from concord.consensus.vectors import Layer
 
 
 class MomentumTracking(GradientTracking):
@@ -34,7 +35,7 @@ class MomentumTracking(GradientTracking):
         self._momentum = torch.zeros_like(primal)
 
     @classmethod
-    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[int] = ()) -> Self:
+    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[Layer] = ()) -> Self:
         return cls(primal, step, options.momentum)
 
     def state(self) -> dict[str, Tensor]:

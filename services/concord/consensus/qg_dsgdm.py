@@ -22,6 +22,7 @@ from torch import Tensor
 from concord.consensus.algorithm import LocalStep
 from concord.consensus.combining import CombiningAlgorithm
 from concord.consensus.options import AlgorithmOptions
+from concord.consensus.vectors import Layer
 
 
 class QgDsgdm(CombiningAlgorithm):
@@ -36,7 +37,7 @@ class QgDsgdm(CombiningAlgorithm):
         self._began = primal.clone()
 
     @classmethod
-    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[int] = ()) -> Self:
+    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[Layer] = ()) -> Self:
         return cls(primal, step, options.momentum)
 
     def state(self) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from concord.consensus.relay_sgd import RelaySgd
 from concord.consensus.scaffold import Scaffold
 from concord.consensus.server import Client
 from concord.consensus.sm_ecl import SmEcl
+from concord.consensus.vectors import Layer
 from concord.errors import JobError
 from concord.suggest import unknown
 
@@ -58,11 +59,11 @@ def server_algorithm_names() -> tuple[str, ...]:
 
 
 def build_algorithm(
-    options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[int] = ()
+    options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[Layer] = ()
 ) -> Algorithm:
     """The algorithm of that name over `primal`, without neighbours yet; JobError for impossible settings.
 
-    `layers` are the sizes of the model's layers in the order of the primal; none: it is all one layer.
+    `layers` are the model's, in the order of the primal; none: it is all one layer.
     """
     kind = _find(options)
     _check_step(kind, step)

@@ -1,8 +1,8 @@
 """Edge-consensus learning with smoothed gradients and moving anchors, for deep networks where plain ECL lags.
 
 An anchor that stands still between messages brakes the motion all sites have in common; here it rides along
-with that motion, and the gradient is averaged over more than one round while w is held tightly to its
-anchors.
+with that motion, w itself with half of it, and the gradient is averaged over more than one round while w is held
+tightly to its anchors.
 
 Legend: w, g, u_ij, mu, eta, K, E_i as in `ecl`; q smoothed gradient, v velocity of the common motion, I_ij
 measured interval between messages in own steps, taken anew with each of them; D the reach, a number for each
@@ -10,7 +10,7 @@ layer l. One local step:
 
     q    <- beta q + (1 - beta) g                              beta = 1 - 1 / (6 max(K, 8))
     u_ij <- u_ij + c v                                         c = 0.9; only while the edge is fresh
-    w'    = (1 - alpha) w + alpha (sum_j eta_ij u_ij - D q) / sum_j eta_ij         alpha = 1/2
+    w'    = w + v / 2 + alpha ((sum_j eta_ij u_ij - D q) / sum_j eta_ij - w)       alpha = 1/2
     v    <- v + (w' - w - v) / tau                             tau = 10 max I_ij over the fresh edges
     w    <- w'
 
@@ -18,7 +18,8 @@ layer l. One local step:
 
 The force within a layer is eta (u - w) / D: D lets a disagreement move each layer by an equal share of its own norm.
 With one D for all, the shared filters of convolutions and the last layer are thrown far from their anchors, and
-sites of a deep network swing against each other. It is the same at all sites, so it moves no fixed point.
+sites of a deep network swing against each other. It is the same at all sites, so it moves no fixed point. Layers
+without a matrix are left out of the mean, and their D is at most 1: a norm begins with ones whatever else the model is.
 
 Messages, receipt and fixed point are those of ECL with eta_ij = 1 / (gamma d_ij), where gamma = 0.35 * 7 mu, whatever
 K is: with more steps to the round a longer reach makes deep networks swing, and with fewer a shorter one makes them
@@ -41,6 +42,7 @@ from concord.consensus.algorithm import EdgeEnd, EdgeTerms, LocalStep, Message
 from concord.consensus.base import AnchoredAlgorithm
 from concord.consensus.ecl import averaging_of
 from concord.consensus.options import AlgorithmOptions
+from concord.consensus.vectors import Layer
 
 MIXING = 0.5
 """alpha: the part of the way to the anchors that one local step goes."""
@@ -52,6 +54,8 @@ REACH_STEPS = 7
 """gamma in units of gamma_scale mu: K - 1 for the K of 8 in which gamma_scale was settled."""
 ANCHOR_SPEED = 0.9
 """c: the part of the velocity that anchors take; below 1 the ride ends by itself."""
+MODEL_SPEED = 0.5
+"""The part of the velocity that w takes besides: it halves the brake that w is to its anchors."""
 VELOCITY_INTERVALS = 10
 """tau in units of the longest interval between messages; shorter diverges."""
 FRESH_INTERVALS = 5
@@ -83,21 +87,21 @@ class SmEcl(AnchoredAlgorithm):
     """ECL with smoothed gradients and moving anchors.
 
     With no neighbour (or only penalties of zero) it is gradient descent of rate mu along the smoothed
-    gradient. `layers` are the sizes of the layers, in the order of the primal; none: it is all one layer.
+    gradient. `layers` are in the order of the primal; none: it is all one layer.
     """
 
     name: ClassVar[str] = "sm-ecl"
 
-    def __init__(self, primal: Tensor, step: LocalStep, layers: Sequence[int] = ()) -> None:
+    def __init__(self, primal: Tensor, step: LocalStep, layers: Sequence[Layer] = ()) -> None:
         super().__init__(primal, step)
-        self._reach = reach(primal, list(layers) or [primal.numel()])
+        self._reach = reach(primal, layers or [Layer(primal.numel())])
         self._smoothed = torch.zeros_like(primal)
         self._velocity = torch.zeros_like(primal)
         self._arrivals: dict[str, _Arrivals] = {}
         self._horizon = float(VELOCITY_INTERVALS * step.steps)  # tau
 
     @classmethod
-    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[int] = ()) -> Self:
+    def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[Layer] = ()) -> Self:
         return cls(primal, step, layers)
 
     @classmethod
@@ -124,9 +128,9 @@ class SmEcl(AnchoredAlgorithm):
     def _step(self, gradient: Tensor) -> None:
         self._smoothed.lerp_(gradient, 1 / (SMOOTHING_ROUNDS * max(self.step.steps, SHORTEST_ROUND)))
         self._move_anchors()
-        move, share = self._direction()
-        self.primal.add_(move, alpha=share)
-        self._velocity.mul_(1 - 1 / self._horizon).add_(move, alpha=share / self._horizon)
+        move = self._move()
+        self.primal.add_(move)
+        self._velocity.lerp_(move, 1 / self._horizon)
         for arrivals in self._arrivals.values():
             arrivals.steps += 1
             arrivals.silent += 1
@@ -142,12 +146,13 @@ class SmEcl(AnchoredAlgorithm):
         if longest > 0:
             self._horizon = VELOCITY_INTERVALS * longest
 
-    def _direction(self) -> tuple[Tensor, float]:
-        """Where to, in the mean's buffer, and the share of it that one step goes."""
+    def _move(self) -> Tensor:
+        """w' - w, in the mean's buffer."""
         total = self._average_anchors()
         if total == 0:
-            return torch.mul(self._smoothed, -self.step.rate, out=self._mean), 1.0
-        return self._mean.sub_(self.primal).addcmul_(self._smoothed, self._reach, value=-1 / total), MIXING
+            return torch.mul(self._smoothed, -self.step.rate, out=self._mean)
+        pull = self._mean.sub_(self.primal).addcmul_(self._smoothed, self._reach, value=-1 / total)
+        return pull.mul_(MIXING).add_(self._velocity, alpha=MODEL_SPEED)
 
     def _take_in(self, neighbour: str, message: Message) -> None:
         super()._take_in(neighbour, message)
@@ -172,14 +177,17 @@ class SmEcl(AnchoredAlgorithm):
             self._arrivals[neighbour] = _Arrivals(*(int(count) for count in state[f"arrivals/{neighbour}"]))
 
 
-def reach(primal: Tensor, layers: Sequence[int]) -> Tensor:
-    """D at each place of w: the square of its layer's norm, over the mean of these squares over the layers.
+def reach(primal: Tensor, layers: Sequence[Layer]) -> Tensor:
+    """D at each place of w: the square of its layer's norm, over the mean of these squares over layers with a matrix.
 
-    A layer counts with a small part of the mean at least, because layers may begin at zero.
+    A layer counts with a small part of the mean at least, because layers may begin at zero, and without a matrix with
+    the mean at most. Where no layer with one is above zero, D is 1.
     """
-    parts = torch.split(primal, list(layers))
+    parts = torch.split(primal, [layer.size for layer in layers])
     squares = torch.stack([part.square().sum() for part in parts])
-    if not squares.any():
+    matrices = torch.tensor([layer.matrix for layer in layers], device=primal.device)
+    if not squares[matrices].any():
         return torch.ones_like(primal)
-    shares = (squares / squares.mean()).clamp_min(_LEAST_REACH)
+    shares = (squares / squares[matrices].mean()).clamp_min(_LEAST_REACH)
+    shares = torch.where(matrices, shares, shares.clamp_max(1))
     return torch.cat([share.expand_as(part) for part, share in zip(parts, shares, strict=True)])

@@ -25,17 +25,25 @@ _NAMES_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    """What one module holds of a flat vector: so many numbers; `matrix`: a weight of two axes or more is among them."""
+
+    size: int
+    matrix: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class FlatModel:
     """`primal` (n,) float32 holds all trainable parameters, `gradient` (n,) every `.grad`; contiguous.
 
-    The last `kept` numbers of both are of the parameters that stay at the site. `layers` are the sizes of the model's
-    layers, in order, as far as neighbours hear of them: what belongs to one module is one layer.
+    The last `kept` numbers of both are of the parameters that stay at the site. `layers` are the model's,
+    in order, as far as neighbours hear of them.
     """
 
     primal: Tensor
     gradient: Tensor
     kept: int = 0
-    layers: tuple[int, ...] = ()
+    layers: tuple[Layer, ...] = ()
 
     @property
     def shared(self) -> FlatModel:
@@ -113,10 +121,11 @@ def fingerprint(module: nn.Module, local: Sequence[str] = ()) -> str:
     return digest.hexdigest()
 
 
-def _layers(named: Mapping[str, nn.Parameter]) -> tuple[int, ...]:
-    """How many numbers each module has of these, in their order: `1.weight` and `1.bias` are of one module."""
-    modules = groupby(named.items(), key=lambda item: item[0].rpartition(".")[0])
-    return tuple(sum(parameter.numel() for _, parameter in members) for _, members in modules)
+def _layers(named: Mapping[str, nn.Parameter]) -> tuple[Layer, ...]:
+    """What each module has of these, in their order: `1.weight` and `1.bias` are of one module."""
+    modules = groupby(named, key=lambda name: name.rpartition(".")[0])
+    members = [[named[name] for name in names] for _, names in modules]
+    return tuple(Layer(sum(one.numel() for one in ours), any(one.dim() > 1 for one in ours)) for ours in members)
 
 
 def _check_patterns(names: Collection[str], patterns: Sequence[str]) -> None:

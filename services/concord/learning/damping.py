@@ -152,9 +152,9 @@ def _damp(layer: Layer, direction: Tensor, part: float) -> None:
     along, last = direction[:-1], direction[-1]
     if layer.bias is None or not layer.bias.requires_grad:
         along = nn.functional.normalize(along, dim=0)
-        weight.sub_(torch.outer(weight @ along, along), alpha=part)
+        weight.addr_(weight @ along, along, alpha=-part)
         return
     bias = cast(Tensor, layer.bias.grad)
-    length = (weight @ along).add_(bias * last)
-    weight.sub_(torch.outer(length, along), alpha=part)
-    bias.sub_(length, alpha=part * float(last))
+    length = torch.addmv(bias * last, weight, along)
+    weight.addr_(length, along, alpha=-part)
+    bias.addcmul_(length, last, value=-part)
