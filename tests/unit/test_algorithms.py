@@ -333,7 +333,7 @@ def test_sm_ecl_lets_anchors_ride_along_only_while_their_edge_is_fresh() -> None
     # The last of 40 messages came after 156 steps: the interval is 164 / 42, and the silence, which is 4 steps
     # old already, outlasts five of those after the 16th of the steps that follow.
     assert ridden == [number < 16 for number in range(40)]
-    assert float(algorithm.state()["horizon"]) == 10 * (164 / 42)
+    assert float(algorithm.state()["horizon"]) == 20 * TERMS.averaging * (164 / 42)
 
 
 @pytest.mark.parametrize("messages", [0, 1, 3, 50])

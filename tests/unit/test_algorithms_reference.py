@@ -50,7 +50,7 @@ def sm_ecl(theta: float) -> Reference:
 
     def run(graph: Topology, problem: Quadratics) -> Models:
         degrees = {(i, j): (graph.degree(i), graph.degree(j)) for i in SITES for j in graph.neighbours(i)}
-        eta = {edge: 1 / (0.35 * 7 * MU * min(max(both), 2 * min(both))) for edge, both in degrees.items()}
+        eta = {edge: 1 / (0.25 * 7 * MU * min(max(both), 2 * min(both))) for edge, both in degrees.items()}
         w, q, v = dict.fromkeys(SITES, START), dict.fromkeys(SITES, 0 * START), dict.fromkeys(SITES, 0 * START)
         u = dict.fromkeys(eta, START)
         beta = 1 - 1 / (6 * max(K, 8))
@@ -62,7 +62,7 @@ def sm_ecl(theta: float) -> Reference:
                     u[i, j] = u[i, j] + 0.9 * v[i]
                 pull = sum(eta[i, j] * u[i, j] for j in near)
                 new = w[i] / 2 + v[i] / 2 + (pull - q[i]) / sum(eta[i, j] for j in near) / 2
-                v[i] = v[i] + (new - w[i] - v[i]) / (10 * K)
+                v[i] = v[i] + (new - w[i] - v[i]) / (20 * theta * K)
                 w[i] = new
             if (tick + 1) % K == 0:
                 u = {(i, j): (1 - theta) * u[i, j] + theta * (2 * w[j] - u[j, i]) for i, j in u}

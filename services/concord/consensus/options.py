@@ -23,7 +23,7 @@ class AlgorithmOptions:
         it (ADMM, calmest).
     penalty_scale: multiplies the penalty that ecl-isvr and c-ecl derive, no unit. Three to ten helps where sites drift
         apart between messages.
-    gamma_scale: of sm-ecl, no unit (None: 0.35): one over the penalty is gamma_scale * 7 * learning rate times the
+    gamma_scale: of sm-ecl, no unit (None: 0.25): one over the penalty is gamma_scale * 7 * learning rate times the
         larger degree, which counts as at most twice the smaller. Larger learns faster, until it diverges.
     preconditioner: of ecl, ecl-isvr and c-ecl, none or adam: whether each coordinate has a step size of its own, after
         the size of its gradients. A choice of each site; where the sites end up is the same.

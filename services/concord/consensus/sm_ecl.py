@@ -11,7 +11,7 @@ layer l. One local step:
     q    <- beta q + (1 - beta) g                              beta = 1 - 1 / (6 max(K, 8))
     u_ij <- u_ij + c v                                         c = 0.9; only while the edge is fresh
     w'    = w + v / 2 + alpha ((sum_j eta_ij u_ij - D q) / sum_j eta_ij - w)       alpha = 1/2
-    v    <- v + (w' - w - v) / tau                             tau = 10 max I_ij over the fresh edges
+    v    <- v + (w' - w - v) / tau                             tau = 20 theta max I_ij over the fresh edges
     w    <- w'
 
     D_l   = |w_0|_l^2 / mean over layers of |w_0|^2           w_0 the model that all sites start from
@@ -21,7 +21,7 @@ With one D for all, the shared filters of convolutions and the last layer are th
 sites of a deep network swing against each other. It is the same at all sites, so it moves no fixed point. Layers
 without a matrix are left out of the mean, and their D is at most 1: a norm begins with ones whatever else the model is.
 
-Messages, receipt and fixed point are those of ECL with eta_ij = 1 / (gamma d_ij), where gamma = 0.35 * 7 mu, whatever
+Messages, receipt and fixed point are those of ECL with eta_ij = 1 / (gamma d_ij), where gamma = 0.25 * 7 mu, whatever
 K is: with more steps to the round a longer reach makes deep networks swing, and with fewer a shorter one makes them
 slow. d_ij is the larger degree of both ends, but at most twice the smaller: a leaf is held by one edge alone, and held
 as weakly as a hub holds to each of its many it would swing. Convergence is measured, not proved. With theta = 1 it
@@ -49,15 +49,15 @@ MIXING = 0.5
 SMOOTHING_ROUNDS = 6
 """Over how many rounds the gradient is averaged, counting each as 8 steps at least: beta = 1 - 1 / (6 max(K, 8))."""
 SHORTEST_ROUND = 8
-USUAL_GAMMA_SCALE = 0.35
+USUAL_GAMMA_SCALE = 0.25
 REACH_STEPS = 7
 """gamma in units of gamma_scale mu: K - 1 for the K of 8 in which gamma_scale was settled."""
 ANCHOR_SPEED = 0.9
 """c: the part of the velocity that anchors take; below 1 the ride ends by itself."""
 MODEL_SPEED = 0.5
 """The part of the velocity that w takes besides: it halves the brake that w is to its anchors."""
-VELOCITY_INTERVALS = 10
-"""tau in units of the longest interval between messages; shorter diverges."""
+VELOCITY_INTERVALS = 20
+"""tau in units of theta times the longest interval between messages; half of it diverges on a chain."""
 FRESH_INTERVALS = 5
 """For how many intervals without a message an anchor still rides along."""
 MOST_UNEQUAL = 2
@@ -142,7 +142,7 @@ class SmEcl(AnchoredAlgorithm):
             interval = arrivals.interval(self.step.steps)
             if arrivals.silent <= FRESH_INTERVALS * interval:
                 self._anchors[neighbour].add_(self._velocity, alpha=ANCHOR_SPEED)
-                longest = max(longest, interval)
+                longest = max(longest, self._terms[neighbour].averaging * interval)
         if longest > 0:
             self._horizon = VELOCITY_INTERVALS * longest
 
