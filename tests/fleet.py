@@ -16,6 +16,7 @@ from torch import Tensor
 
 from concord.consensus.algorithm import Algorithm, EdgeEnd, LocalStep, Message
 from concord.consensus.graph import Topology
+from concord.consensus.mixing_time import slowest_mixing
 from concord.consensus.registry import AlgorithmOptions, build_algorithm, edge_terms
 from concord.consensus.vectors import Layer
 
@@ -93,7 +94,8 @@ class Fleet:
             )
             for name in topology.sites
         }
-        ends = {name: EdgeEnd(step, topology.degree(name)) for name in topology.sites}
+        mixing = slowest_mixing(topology.edges)
+        ends = {name: EdgeEnd(step, topology.degree(name), mixing) for name in topology.sites}
         self._terms = {(left, right): edge_terms(options, ends[left], ends[right]) for left, right in self.edges}
         for (left, right), terms in sorted(self._terms.items()):
             self.algorithm(left).add_neighbour(right, terms)

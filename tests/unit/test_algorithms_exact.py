@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 import torch
@@ -190,3 +192,27 @@ def test_the_same_seed_gives_the_same_run(problem: Quadratics, options: Algorith
     first, again, other = (fleet.models() for fleet in runs)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def _two_regions(sites: Sequence[str]) -> Topology:
+    """Two halves in which all are neighbours, and one edge between them."""
+    half = len(sites) // 2
+    within = {pair for part in (sites[:half], sites[half:]) for pair in itertools.combinations(sorted(part), 2)}
+    return Topology(tuple(sites), frozenset({*within, (sites[0], sites[half])}))
+
+
+@pytest.mark.parametrize("theta", [0.5, 1.0])
+@pytest.mark.parametrize("kind", ["chain", "two regions"])
+def test_sites_of_slow_graphs_with_nothing_to_learn_come_to_agree(kind: str, theta: float) -> None:
+    """What each takes for common motion must not carry them apart, as it does where the graph is not thought of."""
+    sites = [f"N{number:02}" for number in range(10)]
+    topology = _two_regions(sites) if kind == "two regions" else build_topology(kind, sites)
+    options, step = AlgorithmOptions("sm-ecl", averaging=theta), LocalStep(rate=0.1, steps=8)
+    still = dict.fromkeys(sites, torch.zeros_like)
+    fleet = Fleet(topology, still, torch.zeros(4, dtype=torch.float64), options, step, link=Link(loss=0.2, delay=8))
+    for number, site in enumerate(sites):
+        fleet.algorithm(site).primal.fill_(math.cos(math.pi * number / 10))  # the slowest disagreement on a chain
+    fleet.run(200 * step.steps)
+    before = float(fleet.models().std(dim=0).max())
+    fleet.run(800 * step.steps)
+    assert float(fleet.models().std(dim=0).max()) < before / 2

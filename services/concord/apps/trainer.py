@@ -22,6 +22,7 @@ from concord.apps.processors import training_threads
 from concord.apps.serve import Server, bind, connection_limits
 from concord.apps.traces import traces
 from concord.consensus.algorithm import EdgeEnd, LocalStep
+from concord.consensus.mixing_time import slowest_mixing
 from concord.consensus.registry import AlgorithmOptions, build_algorithm, edge_terms
 from concord.consensus.vectors import FlatModel, fingerprint
 from concord.errors import CheckpointError, EnvironmentProblem, JobError
@@ -74,11 +75,12 @@ def split_options(job: Job) -> SplitOptions:
 def site_edges(job: Job, site: str, members: Membership) -> dict[str, Edge]:
     """The edges of one member with their terms, which the other end derives alike from the same job and members."""
     options = AlgorithmOptions(**job.algorithm.model_dump())
+    mixing = slowest_mixing(frozenset(edge.sites for edge in members.edges))
 
     def end(name: str) -> EdgeEnd:
         own, usual = members.sites[name], job.training
         step = LocalStep(own.learning_rate or usual.learning_rate, own.local_steps or usual.local_steps)
-        return EdgeEnd(step, len(members.epochs(name)))
+        return EdgeEnd(step, len(members.epochs(name)), mixing)
 
     return {
         neighbour: Edge(epoch, edge_terms(options, end(site), end(neighbour)))

@@ -78,18 +78,26 @@ class LocalStep:
 
 @dataclass(frozen=True, slots=True)
 class EdgeEnd:
-    """What one end of an edge brings to the agreement on its terms; `degree` counts the end's neighbours."""
+    """What one end of an edge brings to the agreement on its terms; `degree` counts the end's neighbours.
+
+    `mixing_time` is the graph's, in rounds (>= 1), with some allowance for sites that are away.
+    """
 
     step: LocalStep
     degree: int
+    mixing_time: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeTerms:
-    """What both ends of an edge must use alike: `penalty` eta (>= 0) and `averaging` theta (0 < theta <= 1)."""
+    """What both ends of an edge must use alike: `penalty` eta (>= 0) and `averaging` theta (0 < theta <= 1).
+
+    `mixing_time` of the graph, as above, is for each end's own use, and 1 where the algorithm does not ask for it.
+    """
 
     penalty: float = 0.0
     averaging: float = 1.0
+    mixing_time: float = 1.0
 
 
 class Algorithm(ABC):

@@ -195,7 +195,8 @@ class AnchoredAlgorithm(BaseAlgorithm):
 
 
 def _check_terms(terms: EdgeTerms) -> None:
-    if not (terms.penalty >= 0 and math.isfinite(terms.penalty) and 0 < terms.averaging <= 1):
+    finite = math.isfinite(terms.penalty) and math.isfinite(terms.mixing_time)
+    if not (finite and terms.penalty >= 0 and 0 < terms.averaging <= 1 and terms.mixing_time >= 1):
         raise AlgorithmError(f"impossible terms of an edge: {terms}")
 
 

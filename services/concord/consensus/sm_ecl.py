@@ -5,13 +5,13 @@ with that motion, w itself with half of it, and the gradient is averaged over mo
 tightly to its anchors.
 
 Legend: w, g, u_ij, mu, eta, K, E_i as in `ecl`; q smoothed gradient, v velocity of the common motion, I_ij
-measured interval between messages in own steps, taken anew with each of them; D the reach, a number for each
-layer l. One local step:
+measured interval between messages in own steps, taken anew with each of them; T the mixing
+time of the graph, or two fifths of that with one site away; D the reach, a number for each layer l. One local step:
 
     q    <- beta q + (1 - beta) g                              beta = 1 - 1 / (6 max(K, 8))
     u_ij <- u_ij + c v                                         c = 0.9; only while the edge is fresh
     w'    = w + v / 2 + alpha ((sum_j eta_ij u_ij - D q) / sum_j eta_ij - w)       alpha = 1/2
-    v    <- v + (w' - w - v) / tau                             tau = 20 theta max I_ij over the fresh edges
+    v    <- v + (w' - w - v) / tau      tau = max(20 theta, (2 + theta) T) max I_ij over the fresh edges
     w    <- w'
 
     D_l   = |w_0|_l^2 / mean over layers of |w_0|^2           w_0 the model that all sites start from
@@ -26,7 +26,9 @@ K is: with more steps to the round a longer reach makes deep networks swing, and
 slow. d_ij is the larger degree of both ends, but at most twice the smaller: a leaf is held by one edge alone, and held
 as weakly as a hub holds to each of its many it would swing. Convergence is measured, not proved. With theta = 1 it
 needs sites that are not in perfect lock-step (uneven speeds, some loss or chance in the timing are enough) and bears a
-longer reach; below 1, such as at the usual 1/2, it does not need them.
+longer reach; below 1, such as at the usual 1/2, it does not need them. Disagreement over the whole graph dies out
+within its mixing time T; a velocity that follows within less takes it for common motion, and all anchors ride away
+with it.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ from concord.consensus.ecl import averaging_of
 from concord.consensus.options import AlgorithmOptions
 from concord.consensus.vectors import Layer
 
-MIXING = 0.5
+ANCHOR_PULL = 0.5
 """alpha: the part of the way to the anchors that one local step goes."""
 SMOOTHING_ROUNDS = 6
 """Over how many rounds the gradient is averaged, counting each as 8 steps at least: beta = 1 - 1 / (6 max(K, 8))."""
@@ -57,7 +59,10 @@ ANCHOR_SPEED = 0.9
 MODEL_SPEED = 0.5
 """The part of the velocity that w takes besides: it halves the brake that w is to its anchors."""
 VELOCITY_INTERVALS = 20
-"""tau in units of theta times the longest interval between messages; half of it diverges on a chain."""
+"""The least tau in units of theta times the longest interval between messages."""
+MIXING_TIMES = 2
+"""The least tau less theta in units of the graph's mixing time and that interval: sites part at 1 to 1.9 with
+theta = 1/2, at 1.6 to 2.5 with 1 (ring, chain, two regions, 8 to 32 sites)."""
 FRESH_INTERVALS = 5
 """For how many intervals without a message an anchor still rides along."""
 MOST_UNEQUAL = 2
@@ -109,7 +114,8 @@ class SmEcl(AnchoredAlgorithm):
         scale = USUAL_GAMMA_SCALE if options.gamma_scale is None else options.gamma_scale
         gamma = scale * REACH_STEPS * max(ours.step.rate, theirs.step.rate)
         less, more = sorted((ours.degree, theirs.degree))
-        return EdgeTerms(penalty=1 / (gamma * min(more, MOST_UNEQUAL * less)), averaging=averaging_of(options))
+        penalty = 1 / (gamma * min(more, MOST_UNEQUAL * less))
+        return EdgeTerms(penalty, averaging_of(options), max(ours.mixing_time, theirs.mixing_time))
 
     def state(self) -> dict[str, Tensor]:
         counters = {
@@ -137,14 +143,16 @@ class SmEcl(AnchoredAlgorithm):
 
     def _move_anchors(self) -> None:
         """Let the anchors of fresh edges ride along, and take tau from those edges; none fresh: tau stays."""
-        longest = 0.0
+        horizons = []
         for neighbour, arrivals in self._arrivals.items():
             interval = arrivals.interval(self.step.steps)
             if arrivals.silent <= FRESH_INTERVALS * interval:
                 self._anchors[neighbour].add_(self._velocity, alpha=ANCHOR_SPEED)
-                longest = max(longest, self._terms[neighbour].averaging * interval)
-        if longest > 0:
-            self._horizon = VELOCITY_INTERVALS * longest
+                terms = self._terms[neighbour]
+                theta = terms.averaging
+                intervals = max(VELOCITY_INTERVALS * theta, (MIXING_TIMES + theta) * terms.mixing_time)
+                horizons.append(intervals * interval)
+        self._horizon = max(horizons, default=self._horizon)
 
     def _move(self) -> Tensor:
         """w' - w, in the mean's buffer."""
@@ -152,7 +160,7 @@ class SmEcl(AnchoredAlgorithm):
         if total == 0:
             return torch.mul(self._smoothed, -self.step.rate, out=self._mean)
         pull = self._mean.sub_(self.primal).addcmul_(self._smoothed, self._reach, value=-1 / total)
-        return pull.mul_(MIXING).add_(self._velocity, alpha=MODEL_SPEED)
+        return pull.mul_(ANCHOR_PULL).add_(self._velocity, alpha=MODEL_SPEED)
 
     def _take_in(self, neighbour: str, message: Message) -> None:
         super()._take_in(neighbour, message)
