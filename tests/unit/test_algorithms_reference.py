@@ -10,6 +10,7 @@ from torch import Tensor
 
 from concord.consensus.algorithm import LocalStep
 from concord.consensus.graph import Topology, build_topology
+from concord.consensus.mixing_time import slowest_mixing
 from concord.consensus.registry import AlgorithmOptions
 from fleet import Fleet, Pace, Quadratics
 
@@ -62,7 +63,7 @@ def sm_ecl(theta: float) -> Reference:
                     u[i, j] = u[i, j] + 0.9 * v[i]
                 pull = sum(eta[i, j] * u[i, j] for j in near)
                 new = w[i] / 2 + v[i] / 2 + (pull - q[i]) / sum(eta[i, j] for j in near) / 2
-                v[i] = v[i] + (new - w[i] - v[i]) / (20 * theta * K)
+                v[i] = v[i] + (new - w[i] - v[i]) / (max(20 * theta, (2 + theta) * slowest_mixing(graph.edges)) * K)
                 w[i] = new
             if (tick + 1) % K == 0:
                 u = {(i, j): (1 - theta) * u[i, j] + theta * (2 * w[j] - u[j, i]) for i, j in u}

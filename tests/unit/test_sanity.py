@@ -126,7 +126,7 @@ def test_every_algorithm_is_believed_from_its_first_update_on(name: str, compres
     end = EdgeEnd(step, 1)
     sites = {}
     for site, other, centre in (("a", "b", 50.0), ("b", "a", -50.0)):
-        algorithm = build_algorithm(options, torch.zeros(64), step, (64,))
+        algorithm = build_algorithm(options, torch.zeros(64), step)
         algorithm.add_neighbour(other, edge_terms(options, end, end))
         sites[site] = (algorithm, other, centre)
     scales = {site: Scales() for site in sites}
