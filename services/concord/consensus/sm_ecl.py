@@ -194,8 +194,9 @@ def reach(primal: Tensor, layers: Sequence[Layer]) -> Tensor:
     parts = torch.split(primal, [layer.size for layer in layers])
     squares = torch.stack([part.square().sum() for part in parts])
     matrices = torch.tensor([layer.matrix for layer in layers], device=primal.device)
-    if not squares[matrices].any():
+    among = squares * matrices
+    if not among.any():
         return torch.ones_like(primal)
-    shares = (squares / squares[matrices].mean()).clamp_min(_LEAST_REACH)
+    shares = (squares * matrices.sum() / among.sum()).clamp_min(_LEAST_REACH)
     shares = torch.where(matrices, shares, shares.clamp_max(1))
     return torch.cat([share.expand_as(part) for part, share in zip(parts, shares, strict=True)])
