@@ -84,7 +84,7 @@ def test_exact_on_a_bad_network(problem: Quadratics, options: AlgorithmOptions, 
 def test_sm_ecl_is_exact_whatever_the_reaches_of_the_layers(problem: Quadratics, topology: Topology) -> None:
     start = torch.linspace(0.1, 1.0, DIM, dtype=torch.float64)
     layers = (Layer(4), Layer(6), Layer(DIM - 10))
-    options = AlgorithmOptions("sm-ecl", gamma_scale=0.5)
+    options = AlgorithmOptions("sm-ecl")
     fleet = Fleet(topology, problem.gradients, start, options, STEP, UNEQUAL, BAD_LINK, layers=layers)
     reach = fleet.algorithm("N1").state()["reach"]
     assert float(reach.max()) > 10 * float(reach.min())

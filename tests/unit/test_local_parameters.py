@@ -113,7 +113,7 @@ def test_the_common_part_and_each_own_part_reach_their_optimum(algorithm: str) -
 
 def _kept(algorithm: str) -> list[str]:
     # With four steps to the round, over which 48 steps are averaged, sm-ecl takes more rounds.
-    return {"c-ecl": ["algorithm.keep=0.7"], "sm-ecl": ["training.rounds=600"]}.get(algorithm, [])
+    return {"c-ecl": ["algorithm.keep=0.7"], "sm-ecl": ["training.rounds=480"]}.get(algorithm, [])
 
 
 @pytest.mark.parametrize("algorithm", algorithm_names())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
@@ -26,7 +25,7 @@ def slowest_mixing(edges: frozenset[tuple[str, str]]) -> float:
     sites = {site for edge in edges for site in edge}
     if len(sites) > _TRIED:
         return _AWAY * _RING_BROKEN * mixing_time(edges)
-    away = max(_without_one(sites, edges), default=1.0)
+    away = max((mixing_time(frozenset(edge for edge in edges if site not in edge)) for site in sites), default=1.0)
     return max(mixing_time(edges), _AWAY * away)
 
 
@@ -44,8 +43,3 @@ def mixing_time(edges: frozenset[tuple[str, str]]) -> float:
     weights = weights + weights.T
     values: list[float] = torch.linalg.eigvalsh(weights + torch.diag(1 - weights.sum(dim=1))).tolist()
     return 1 / (1 - max((value for value in values if 0 < value < _SLOWEST), default=0.0))
-
-
-def _without_one(sites: set[str], edges: frozenset[tuple[str, str]]) -> Iterator[float]:
-    for site in sites:
-        yield mixing_time(frozenset(edge for edge in edges if site not in edge))
