@@ -80,11 +80,12 @@ def test_a_restart_keeps_everything_and_the_end_is_in_good_order(
 ) -> None:
     arguments = ("redis", "--dir", str(data), "--port", str(base_port))
     first = command(*arguments)
-    with client(first, base_port, password).pipeline() as pipe:
+    server = client(first, base_port, password)  # by a name: a client that is collected closes its pipeline
+    with server.pipeline() as pipe:
         for index in range(200):
             pipe.set(f"key{index}", os.urandom(1000).hex())
         pipe.execute()
-    kept = client(first, base_port, password).get("key199")
+    kept = server.get("key199")
     first.send_signal(signal.SIGTERM)
     assert first.wait(PATIENCE) == 0
     again = client(command(*arguments), base_port, password)
