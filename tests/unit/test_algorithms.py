@@ -336,6 +336,26 @@ def test_sm_ecl_lets_anchors_ride_along_only_while_their_edge_is_fresh() -> None
     assert float(algorithm.state()["horizon"]) == 20 * TERMS.averaging * (164 / 42)
 
 
+def test_sm_ecl_begins_to_ride_slowly_also_where_it_was_restored() -> None:
+    algorithm = build("sm-ecl", "a")
+    slope = torch.ones(3, dtype=torch.float64)
+    restored = build("sm-ecl", "a")
+    for step in range(1, 300):
+        if step % STEP.steps == 1:
+            algorithm.absorb("a", message_like(algorithm, 0.0))
+        before = algorithm.state()
+        restored.load_state(before)
+        restored.primal.copy_(algorithm.primal)
+        for either in (algorithm, restored):
+            either.local_step(slope)
+            after = either.state()
+            ridden = after["anchor/a"] - before["anchor/a"]
+            part = step / (step + 2 * float(after["horizon"]))
+            torch.testing.assert_close(ridden, 0.9 * part * before["velocity"])
+        assert torch.equal(restored.primal, algorithm.primal)
+    assert part > 0.6
+
+
 @pytest.mark.parametrize("messages", [0, 1, 3, 50])
 def test_sm_ecl_gates_a_neighbour_gone_for_ever_however_few_its_messages(messages: int) -> None:
     algorithm = build("sm-ecl", "gone", "there")

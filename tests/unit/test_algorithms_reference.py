@@ -55,15 +55,17 @@ def sm_ecl(theta: float) -> Reference:
         w, q, v = dict.fromkeys(SITES, START), dict.fromkeys(SITES, 0 * START), dict.fromkeys(SITES, 0 * START)
         u = dict.fromkeys(eta, START)
         beta = 1 - 1 / (6 * max(K, 8))
+        tau = max(20 * theta, (2 + theta) * slowest_mixing(graph.edges)) * K
         for tick in range(TICKS):
+            r = (tick + 1) / (tick + 1 + 2 * tau)
             for i in SITES:
                 near = graph.neighbours(i)
                 q[i] = beta * q[i] + (1 - beta) * problem.gradients[i](w[i])
                 for j in near:
-                    u[i, j] = u[i, j] + 0.9 * v[i]
+                    u[i, j] = u[i, j] + 0.9 * r * v[i]
                 pull = sum(eta[i, j] * u[i, j] for j in near)
-                new = w[i] / 2 + v[i] / 2 + (pull - q[i]) / sum(eta[i, j] for j in near) / 2
-                v[i] = v[i] + (new - w[i] - v[i]) / (max(20 * theta, (2 + theta) * slowest_mixing(graph.edges)) * K)
+                new = w[i] / 2 + r * v[i] / 2 + (pull - q[i]) / sum(eta[i, j] for j in near) / 2
+                v[i] = v[i] + (new - w[i] - v[i]) / tau
                 w[i] = new
             if (tick + 1) % K == 0:
                 u = {(i, j): (1 - theta) * u[i, j] + theta * (2 * w[j] - u[j, i]) for i, j in u}
@@ -151,7 +153,7 @@ CASES: list[tuple[AlgorithmOptions, Reference]] = [
     (AlgorithmOptions("ecl-isvr", averaging=1.0), ecl(isvr, 1.0)),
     (AlgorithmOptions("ecl-isvr"), ecl(isvr, 0.5)),
     (AlgorithmOptions("sm-ecl", averaging=1.0), sm_ecl(1.0)),
-    (AlgorithmOptions("sm-ecl"), sm_ecl(0.5)),
+    (AlgorithmOptions("sm-ecl"), sm_ecl(0.75)),
     (AlgorithmOptions("gossip"), gossip),
     (AlgorithmOptions("dpsgd"), dpsgd),
     (AlgorithmOptions("dpsgd-every-step"), dpsgd_every_step),

@@ -10,10 +10,8 @@ from concord.learning.task import Task
 
 MEAN_DAMPING = 0.1
 """What SM-ECL leaves of gradients along mean inputs."""
-DAMPED_GAMMA_SCALE = 0.55
+DAMPED_GAMMA_SCALE = 0.6
 """The reach that SM-ECL bears with it, whatever the model, the graph and the network."""
-WHOLE_GAMMA_SCALE = 0.6
-"""The same where messages are taken whole, and so sites agree faster."""
 
 
 def fit_to_model(job: Job, task: Task) -> Job:
@@ -29,7 +27,7 @@ def fit_to_model(job: Job, task: Task) -> Job:
         module = task.new_model(job.training.seed)
         share = None if obstacle(module) or _takes_tokens(module) else MEAN_DAMPING
     if scale is None and share not in (None, 1):
-        scale = WHOLE_GAMMA_SCALE if job.algorithm.averaging == 1 else DAMPED_GAMMA_SCALE
+        scale = DAMPED_GAMMA_SCALE
     return job.model_copy(
         update={
             "training": job.training.model_copy(update={"mean_damping": share}),

@@ -6,11 +6,13 @@ tightly to its anchors.
 
 Legend: w, g, u_ij, mu, eta, K, E_i as in `ecl`; q smoothed gradient, v velocity of the common motion, I_ij
 measured interval between messages in own steps, taken anew with each of them; T the mixing
-time of the graph, or two fifths of that with one site away; D the reach, a number for each layer l. One local step:
+time of the graph, or two fifths of that with one site away; D the reach, a number for each layer l; t the own steps so
+far. One local step:
 
     q    <- beta q + (1 - beta) g                              beta = 1 - 1 / (6 max(K, 8))
-    u_ij <- u_ij + c v                                         c = 0.9; only while the edge is fresh
-    w'    = w + v / 2 + alpha ((sum_j eta_ij u_ij - D q) / sum_j eta_ij - w)       alpha = 1/2
+    r     = t / (t + 2 tau)
+    u_ij <- u_ij + c r v                                       c = 0.9; only while the edge is fresh
+    w'    = w + r v / 2 + alpha ((sum_j eta_ij u_ij - D q) / sum_j eta_ij - w)     alpha = 1/2
     v    <- v + (w' - w - v) / tau      tau = max(20 theta, (2 + theta) T) max I_ij over the fresh edges
     w    <- w'
 
@@ -21,12 +23,16 @@ With one D for all, the shared filters of convolutions and the last layer are th
 sites of a deep network swing against each other. It is the same at all sites, so it moves no fixed point. Layers
 without a matrix are left out of the mean, and their D is at most 1: a norm begins with ones whatever else the model is.
 
+The ride outlasts its cause by several tau. With r it begins slowly, so that the long gradients of the first rounds do
+not carry the model far along directions in which nothing holds it (friction that falls with 1 / t, as in Nesterov's
+method: Su, Boyd and Candes 2016).
+
 Messages, receipt and fixed point are those of ECL with eta_ij = 1 / (gamma d_ij), where gamma = 0.25 * 7 mu, whatever
 K is: with more steps to the round a longer reach makes deep networks swing, and with fewer a shorter one makes them
 slow. d_ij is the larger degree of both ends, but at most twice the smaller: a leaf is held by one edge alone, and held
 as weakly as a hub holds to each of its many it would swing. Convergence is measured, not proved. With theta = 1 it
-needs sites that are not in perfect lock-step (uneven speeds, some loss or chance in the timing are enough) and bears a
-longer reach; below 1, such as at the usual 1/2, it does not need them. Disagreement over the whole graph dies out
+needs sites that are not in perfect lock-step (uneven speeds, some loss or chance in the timing are enough); at the
+usual 3/4 it does not. Disagreement over the whole graph dies out
 within its mixing time T; a velocity that follows within less takes it for common motion, and all anchors ride away
 with it.
 """
@@ -52,12 +58,16 @@ SMOOTHING_ROUNDS = 6
 """Over how many rounds the gradient is averaged, counting each as 8 steps at least: beta = 1 - 1 / (6 max(K, 8))."""
 SHORTEST_ROUND = 8
 USUAL_GAMMA_SCALE = 0.25
+USUAL_AVERAGING = 0.75
+"""theta: lock-step and news a round late are borne up to about 0.85."""
 REACH_STEPS = 7
 """gamma in units of gamma_scale mu: K - 1 for the K of 8 in which gamma_scale was settled."""
 ANCHOR_SPEED = 0.9
 """c: the part of the velocity that anchors take; below 1 the ride ends by itself."""
 MODEL_SPEED = 0.5
 """The part of the velocity that w takes besides: it halves the brake that w is to its anchors."""
+RIDE_HORIZONS = 2
+"""After how many tau anchors and model ride half as much as in the end."""
 VELOCITY_INTERVALS = 20
 """The least tau in units of theta times the longest interval between messages."""
 MIXING_TIMES = 2
@@ -104,6 +114,7 @@ class SmEcl(AnchoredAlgorithm):
         self._velocity = torch.zeros_like(primal)
         self._arrivals: dict[str, _Arrivals] = {}
         self._horizon = float(VELOCITY_INTERVALS * step.steps)  # tau
+        self._steps = 0  # t
 
     @classmethod
     def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[Layer] = ()) -> Self:
@@ -115,7 +126,7 @@ class SmEcl(AnchoredAlgorithm):
         gamma = scale * REACH_STEPS * max(ours.step.rate, theirs.step.rate)
         less, more = sorted((ours.degree, theirs.degree))
         penalty = 1 / (gamma * min(more, MOST_UNEQUAL * less))
-        return EdgeTerms(penalty, averaging_of(options), max(ours.mixing_time, theirs.mixing_time))
+        return EdgeTerms(penalty, averaging_of(options, USUAL_AVERAGING), max(ours.mixing_time, theirs.mixing_time))
 
     def state(self) -> dict[str, Tensor]:
         counters = {
@@ -129,38 +140,41 @@ class SmEcl(AnchoredAlgorithm):
             "smoothed": self._smoothed.clone(),
             "velocity": self._velocity.clone(),
             "horizon": torch.tensor([self._horizon], dtype=torch.float64),
+            "steps": torch.tensor([self._steps]),
         }
 
     def _step(self, gradient: Tensor) -> None:
         self._smoothed.lerp_(gradient, 1 / (SMOOTHING_ROUNDS * max(self.step.steps, SHORTEST_ROUND)))
-        self._move_anchors()
-        move = self._move()
+        self._steps += 1
+        fresh = [neighbour for neighbour in self._arrivals if self._is_fresh(neighbour)]
+        self._horizon = max(map(self._least_horizon, fresh), default=self._horizon)
+        riding = self._steps / (self._steps + RIDE_HORIZONS * self._horizon)
+        for neighbour in fresh:
+            self._anchors[neighbour].add_(self._velocity, alpha=ANCHOR_SPEED * riding)
+        move = self._move(riding)
         self.primal.add_(move)
         self._velocity.lerp_(move, 1 / self._horizon)
         for arrivals in self._arrivals.values():
             arrivals.steps += 1
             arrivals.silent += 1
 
-    def _move_anchors(self) -> None:
-        """Let the anchors of fresh edges ride along, and take tau from those edges; none fresh: tau stays."""
-        horizons = []
-        for neighbour, arrivals in self._arrivals.items():
-            interval = arrivals.interval(self.step.steps)
-            if arrivals.silent <= FRESH_INTERVALS * interval:
-                self._anchors[neighbour].add_(self._velocity, alpha=ANCHOR_SPEED)
-                terms = self._terms[neighbour]
-                theta = terms.averaging
-                intervals = max(VELOCITY_INTERVALS * theta, (MIXING_TIMES + theta) * terms.mixing_time)
-                horizons.append(intervals * interval)
-        self._horizon = max(horizons, default=self._horizon)
+    def _is_fresh(self, neighbour: str) -> bool:
+        arrivals = self._arrivals[neighbour]
+        return arrivals.silent <= FRESH_INTERVALS * arrivals.interval(self.step.steps)
 
-    def _move(self) -> Tensor:
+    def _least_horizon(self, neighbour: str) -> float:
+        """The least tau that this edge allows."""
+        terms = self._terms[neighbour]
+        intervals = max(VELOCITY_INTERVALS * terms.averaging, (MIXING_TIMES + terms.averaging) * terms.mixing_time)
+        return intervals * self._arrivals[neighbour].interval(self.step.steps)
+
+    def _move(self, riding: float) -> Tensor:
         """w' - w, in the mean's buffer."""
         total = self._average_anchors()
         if total == 0:
             return torch.mul(self._smoothed, -self.step.rate, out=self._mean)
         pull = self._mean.sub_(self.primal).addcmul_(self._smoothed, self._reach, value=-1 / total)
-        return pull.mul_(ANCHOR_PULL).add_(self._velocity, alpha=MODEL_SPEED)
+        return pull.mul_(ANCHOR_PULL).add_(self._velocity, alpha=MODEL_SPEED * riding)
 
     def _take_in(self, neighbour: str, message: Message) -> None:
         super()._take_in(neighbour, message)
@@ -181,6 +195,7 @@ class SmEcl(AnchoredAlgorithm):
         self._smoothed.copy_(state["smoothed"])
         self._velocity.copy_(state["velocity"])
         self._horizon = float(state["horizon"])
+        self._steps = int(state["steps"])
         for neighbour in self._arrivals:
             self._arrivals[neighbour] = _Arrivals(*(int(count) for count in state[f"arrivals/{neighbour}"]))
 

@@ -66,7 +66,7 @@ class Figure:
 _PDMM = Case("ECL-ISVR, PDMM", "#1b6ac9", ("algorithm.name=ecl-isvr", "algorithm.averaging=1.0"))
 _ADMM = Case("ECL-ISVR, ADMM", "#11999e", ("algorithm.name=ecl-isvr", "algorithm.averaging=0.5"))
 _SM_PDMM = Case("SM-ECL, PDMM", "#8a4fbf", ("algorithm.name=sm-ecl", "algorithm.averaging=1.0"))
-_SM_ADMM = Case("SM-ECL, ADMM", "#c77fd6", ("algorithm.name=sm-ecl", "algorithm.averaging=0.5"))
+_SM = Case("SM-ECL", "#c77fd6", ("algorithm.name=sm-ecl",))
 _GOSSIP = Case("gossip", "#d9822b", ("algorithm.name=gossip",))
 _DPSGD = Case("D-PSGD", "#c23b4b", ("algorithm.name=dpsgd",))
 _EVERY_STEP = Case("D-PSGD at every step", "#8a8f98", ("algorithm.name=dpsgd-every-step",))
@@ -75,7 +75,7 @@ _CIFAR10 = Panel(
     name="ring",
     title="8 sites in a ring, 2 or 3 classes each; asynchronous, a fifth of all messages lost",
     job="cifar10-ring.yaml",
-    cases=(_PDMM, _ADMM, _SM_PDMM, _SM_ADMM, _GOSSIP, _DPSGD),
+    cases=(_PDMM, _ADMM, _SM_PDMM, _SM, _GOSSIP, _DPSGD),
     sizes={
         "small": (),
         "full": ("task.options.width=32", "simulation.duration=200"),

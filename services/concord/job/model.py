@@ -144,9 +144,9 @@ class AlgorithmSection(Section):
     """How sites come to agree.
 
     `penalty` is the strength of agreement (plain `ecl` only; derived from step size and degree otherwise);
-    `averaging` theta is 1 for PDMM (faster) and 1/2 for ADMM (calmer, and the default but for `c-ecl`);
-    the two scales multiply what `ecl-isvr` and `sm-ecl` derive by themselves (`gamma_scale`, by default, according to
-    `averaging` and to whether gradients are damped). With `preconditioner: adam` each
+    `averaging` theta is 1 for PDMM (faster, and the default of `c-ecl`) and 1/2 for ADMM (calmer; that of `ecl` and
+    `ecl-isvr`), with `sm-ecl` 3/4; the two scales multiply what `ecl-isvr` and `sm-ecl` derive by themselves
+    (`gamma_scale`, by default, according to whether gradients are damped). With `preconditioner: adam` each
     parameter of `ecl`, `ecl-isvr` and `c-ecl` has a step size of its own. `compression`, `keep` (the part of the model
     that one message tells) and `number_format` are for `c-ecl` only, the factor `momentum` in [0, 1) for
     `momentum-tracking` and `qg-dsgdm`, the spring `proximal` for `fedprox`.
