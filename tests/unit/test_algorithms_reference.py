@@ -57,7 +57,7 @@ def sm_ecl(theta: float) -> Reference:
         beta = 1 - 1 / (6 * max(K, 8))
         tau = max(20 * theta, (2 + theta) * slowest_mixing(graph.edges)) * K
         for tick in range(TICKS):
-            r = (tick + 1) / (tick + 1 + 2 * tau)
+            r = (tick + 1) / (tick + 1 + tau)
             for i in SITES:
                 near = graph.neighbours(i)
                 q[i] = beta * q[i] + (1 - beta) * problem.gradients[i](w[i])

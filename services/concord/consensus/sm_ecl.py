@@ -10,7 +10,7 @@ time of the graph, or two fifths of that with one site away; D the reach, a numb
 far. One local step:
 
     q    <- beta q + (1 - beta) g                              beta = 1 - 1 / (6 max(K, 8))
-    r     = t / (t + 2 tau)
+    r     = t / (t + tau)
     u_ij <- u_ij + c r v                                       c = 0.9; only while the edge is fresh
     w'    = w + r v / 2 + alpha ((sum_j eta_ij u_ij - D q) / sum_j eta_ij - w)     alpha = 1/2
     v    <- v + (w' - w - v) / tau      tau = max(20 theta, (2 + theta) T) max I_ij over the fresh edges
@@ -66,8 +66,6 @@ ANCHOR_SPEED = 0.9
 """c: the part of the velocity that anchors take; below 1 the ride ends by itself."""
 MODEL_SPEED = 0.5
 """The part of the velocity that w takes besides: it halves the brake that w is to its anchors."""
-RIDE_HORIZONS = 2
-"""After how many tau anchors and model ride half as much as in the end."""
 VELOCITY_INTERVALS = 20
 """The least tau in units of theta times the longest interval between messages."""
 MIXING_TIMES = 2
@@ -148,7 +146,7 @@ class SmEcl(AnchoredAlgorithm):
         self._steps += 1
         fresh = [neighbour for neighbour in self._arrivals if self._is_fresh(neighbour)]
         self._horizon = max(map(self._least_horizon, fresh), default=self._horizon)
-        riding = self._steps / (self._steps + RIDE_HORIZONS * self._horizon)
+        riding = self._steps / (self._steps + self._horizon)
         for neighbour in fresh:
             self._anchors[neighbour].add_(self._velocity, alpha=ANCHOR_SPEED * riding)
         move = self._move(riding)
