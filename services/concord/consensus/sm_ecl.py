@@ -32,9 +32,8 @@ K is: with more steps to the round a longer reach makes deep networks swing, and
 slow. d_ij is the larger degree of both ends, but at most twice the smaller: a leaf is held by one edge alone, and held
 as weakly as a hub holds to each of its many it would swing. Convergence is measured, not proved. With theta = 1 it
 needs sites that are not in perfect lock-step (uneven speeds, some loss or chance in the timing are enough); at the
-usual 3/4 it does not. Disagreement over the whole graph dies out
-within its mixing time T; a velocity that follows within less takes it for common motion, and all anchors ride away
-with it.
+usual 3/4 it does not. Disagreement over the whole graph dies out within its mixing time T; a velocity that follows
+within less takes it for common motion, and all anchors ride away with it.
 """
 
 from __future__ import annotations
