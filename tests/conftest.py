@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import socket
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from concord.apps.local import HOST
 from concord.mailbox.server import EmbeddedServer
 
 # Tests in a cluster are `make e2e`: elsewhere they are not there, rather than skipped.
@@ -27,6 +30,21 @@ def _one_thread() -> None:
 def anyio_backend() -> str:
     """Asynchronous tests run on asyncio, which is what the services run on."""
     return "asyncio"
+
+
+@pytest.fixture
+def base_port() -> int:
+    """The first of a run of ports that are free now, looked for from a place of chance: other tests may run beside."""
+    runs = range(21000, 29000, 16)
+    for first in random.sample(runs, len(runs)):
+        try:
+            for port in range(first, first + 16):
+                with socket.socket() as probe:
+                    probe.bind((HOST, port))
+        except OSError:
+            continue
+        return first
+    raise AssertionError("no run of free ports")
 
 
 @pytest.fixture(scope="session")

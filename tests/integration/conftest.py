@@ -1,11 +1,9 @@
-"""Fixtures for tests that start real processes: free ports, a folder for temporary files, and commands that end."""
+"""Fixtures for tests that start real processes: a folder for temporary files, and commands that end."""
 
 from __future__ import annotations
 
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,23 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-
-from concord.apps.local import HOST
-
-
-@pytest.fixture
-def base_port() -> int:
-    """The first of a run of ports that are free now, looked for from a place of chance: other tests may run beside."""
-    runs = range(21000, 29000, 16)
-    for first in random.sample(runs, len(runs)):
-        try:
-            for port in range(first, first + 16):
-                with socket.socket() as probe:
-                    probe.bind((HOST, port))
-        except OSError:
-            continue
-        return first
-    raise AssertionError("no run of free ports")
 
 
 @pytest.fixture
