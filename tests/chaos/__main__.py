@@ -30,14 +30,16 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--seeds", type=int, default=100, help="seeds 0 to this many (default 100)")
     arguments.add_argument("--results", type=Path, default=Path("out/chaos.jsonl"))
+    arguments.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the job")
     arguments.add_argument("--docs", type=Path, help="the page whose table is made anew")
     options = arguments.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends this ends its sites too
+    job = parse_job(JOB, options.set)
     options.results.parent.mkdir(parents=True, exist_ok=True)
     for seed in _missing(options.seeds, records(options.results)):
-        names = parse_job(JOB).site_names
-        plan = schedule(seed, names) if seed >= 0 else []
-        outcome = play(seed, plan, without=names[-seed - UNDISTURBED - 1] if seed < -UNDISTURBED else None)
+        plan = schedule(seed, job.site_names) if seed >= 0 else []
+        without = job.site_names[-seed - UNDISTURBED - 1] if seed < -UNDISTURBED else None
+        outcome = play(seed, plan, job, without=without)
         with options.results.open("a") as file:
             file.write(json.dumps(asdict(outcome)) + "\n")
         print(
