@@ -30,7 +30,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--seeds", type=int, default=100, help="seeds 0 to this many (default 100)")
     arguments.add_argument("--results", type=Path, default=Path("out/chaos.jsonl"))
-    arguments.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="with results of its own")
+    arguments.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the job")
     arguments.add_argument("--docs", type=Path, help="the page whose table is made anew")
     options = arguments.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends this ends its sites too
