@@ -7,6 +7,7 @@ that no query is left of which nobody has seen data.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -102,9 +103,11 @@ class Watched:
                 continue
 
     def until(self, missing: Any, what: str) -> None:
-        """Use the fleet until nothing is missing."""
-        deadline = time.monotonic() + PATIENCE
+        """Use the fleet until nothing is missing; AssertionError if what is missing did not become less for long."""
+        least, deadline = math.inf, 0.0
         while found := missing():
+            if len(found) < least:
+                least, deadline = len(found), time.monotonic() + PATIENCE
             assert time.monotonic() < deadline, f"{what}: {found}"
             self.use()
 

@@ -80,7 +80,7 @@ def test_three_processes_are_one_site_whatever_is_killed(
             site.running[victim].send_signal(signal.SIGKILL)
             site.running[victim].wait()
             site.running[victim] = site.start(victim)
-        wait_until(site.finished, "both sites finished")
+        wait_until(site.finished, "both sites finished", progress=lambda: site.rounds(0) + site.rounds(2))
         statuses = [site.status(offset)["progress"] for offset in (0, 2)]
         assert min(status["metrics"]["accuracy"] for status in statuses) >= 0.95
         assert statuses[0]["incarnation"] == 2
