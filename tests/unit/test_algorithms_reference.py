@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -54,17 +55,17 @@ def sm_ecl(theta: float) -> Reference:
         eta = {edge: 1 / (0.25 * 7 * MU * min(max(both), 2 * min(both))) for edge, both in degrees.items()}
         w, q, v = dict.fromkeys(SITES, START), dict.fromkeys(SITES, 0 * START), dict.fromkeys(SITES, 0 * START)
         u = dict.fromkeys(eta, START)
-        beta = 1 - 1 / (6 * max(K, 8))
         tau = max(20 * theta, (2 + theta) * slowest_mixing(graph.edges)) * K
         for tick in range(TICKS):
             r = (tick + 1) / (tick + 1 + tau)
+            beta, boost = 1 - 1 / min(tick + 1, 6 * max(K, 8)), 1 + 2 * math.exp(-2 * (tick + 1) / tau)
             for i in SITES:
                 near = graph.neighbours(i)
                 q[i] = beta * q[i] + (1 - beta) * problem.gradients[i](w[i])
                 for j in near:
                     u[i, j] = u[i, j] + 0.9 * r * v[i]
                 pull = sum(eta[i, j] * u[i, j] for j in near)
-                new = w[i] / 2 + r * v[i] / 2 + (pull - q[i]) / sum(eta[i, j] for j in near) / 2
+                new = w[i] / 2 + r * v[i] / 2 + (pull - boost * q[i]) / sum(eta[i, j] for j in near) / 2
                 v[i] = v[i] + (new - w[i] - v[i]) / tau
                 w[i] = new
             if (tick + 1) % K == 0:
