@@ -27,8 +27,7 @@ without a matrix are left out of the mean, and their D is at most 1: a norm begi
 The ride outlasts its cause by several tau. With r it begins slowly, so that the long gradients of the first rounds do
 not carry the model far along directions in which nothing holds it (friction that falls with 1 / t, as in Nesterov's
 method: Su, Boyd and Candes 2016). What that costs at first, the boost b gives back: three times the reach as long as
-there is no ride. It ends faster than a velocity does, by the time losses are sharp, and as it ends it moves no fixed
-point.
+there is no ride. It ends twice as fast as a velocity does, so nothing carries it along, and moves no fixed point.
 
 Messages, receipt and fixed point are those of ECL with eta_ij = 1 / (gamma d_ij), where gamma = 0.25 * 7 mu, whatever
 K is: with more steps to the round a longer reach makes deep networks swing, and with fewer a shorter one makes them
