@@ -122,6 +122,7 @@ def watched(base_port: int, temporary: Path, tmp_path: Path) -> Iterator[Watched
         yield Watched(fleet, server)
 
 
+@pytest.mark.timeout(600)  # eight sites start on few processors
 def test_every_query_and_every_rule_has_an_answer(watched: Watched) -> None:
     _sites_are_read(watched)
     _dashboards_show_the_sites(watched)

@@ -68,6 +68,7 @@ def split_site(
     return lambda urls: SplitSite(command, base_port, tmp_path, urls)
 
 
+@pytest.mark.timeout(600)  # 900 rounds
 def test_three_processes_are_one_site_whatever_is_killed(
     split_site: Callable[[dict[str, str]], SplitSite], base_port: int, temporary: Path
 ) -> None:

@@ -336,6 +336,24 @@ def test_sm_ecl_lets_anchors_ride_along_only_while_their_edge_is_fresh() -> None
     assert float(algorithm.state()["horizon"]) == 20 * TERMS.averaging * (164 / 42)
 
 
+def test_a_late_sm_ecl_moves_gently_where_one_of_the_beginning_takes_long_steps() -> None:
+    gradient = torch.ones(3, dtype=torch.float64)
+    first, late = build("sm-ecl", "a"), build("sm-ecl")
+    late.begin_at(first.primal + 5)
+    late.add_neighbour("a", TERMS)
+    restored = build("sm-ecl", "a")
+    restored.primal.copy_(late.primal)
+    restored.load_state(late.state())
+    moves = []
+    for algorithm in (first, late, restored):
+        before = algorithm.primal.clone()
+        algorithm.local_step(gradient)
+        moves.append(before - algorithm.primal)
+    assert torch.equal(moves[1], moves[2])
+    torch.testing.assert_close(moves[1], gradient / TERMS.penalty / 2 / 48)
+    assert float((moves[0] / moves[1]).min()) > 48 * 2.9
+
+
 def test_sm_ecl_begins_to_ride_slowly_also_where_it_was_restored() -> None:
     algorithm = build("sm-ecl", "a")
     slope = torch.ones(3, dtype=torch.float64)

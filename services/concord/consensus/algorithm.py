@@ -162,6 +162,10 @@ class Algorithm(ABC):
         """
         return None
 
+    def begin_at(self, model: Tensor) -> None:
+        """Stand where others have come to by now, before the first step: a new site among sites that have begun."""
+        self.primal.copy_(model)
+
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """Everything but the primal and the terms, for a checkpoint: named tensors, copies."""

@@ -27,7 +27,8 @@ without a matrix are left out of the mean, and their D is at most 1: a norm begi
 The ride outlasts its cause by several tau. With r it begins slowly, so that the long gradients of the first rounds do
 not carry the model far along directions in which nothing holds it (friction that falls with 1 / t, as in Nesterov's
 method: Su, Boyd and Candes 2016). What that costs at first, the boost b gives back: three times the reach as long as
-there is no ride. It ends twice as fast as a velocity does, so nothing carries it along, and moves no fixed point.
+there is no ride. It ends twice as fast as a velocity does, so nothing carries it along, and moves no fixed point. A
+site that begins late, where others have come to, has b = 1 and beta = 1 - 1 / (6 max(K, 8)), so as not to disturb them.
 
 Messages, receipt and fixed point are those of ECL with eta_ij = 1 / (gamma d_ij), where gamma = 0.25 * 7 mu, whatever
 K is: with more steps to the round a longer reach makes deep networks swing, and with fewer a shorter one makes them
@@ -117,6 +118,7 @@ class SmEcl(AnchoredAlgorithm):
         self._arrivals: dict[str, _Arrivals] = {}
         self._horizon = float(VELOCITY_INTERVALS * step.steps)  # tau
         self._steps = 0  # t
+        self._late = False
 
     @classmethod
     def build(cls, options: AlgorithmOptions, primal: Tensor, step: LocalStep, layers: Sequence[Layer] = ()) -> Self:
@@ -129,6 +131,10 @@ class SmEcl(AnchoredAlgorithm):
         less, more = sorted((ours.degree, theirs.degree))
         penalty = 1 / (gamma * min(more, MOST_UNEQUAL * less))
         return EdgeTerms(penalty, averaging_of(options, USUAL_AVERAGING), max(ours.mixing_time, theirs.mixing_time))
+
+    def begin_at(self, model: Tensor) -> None:
+        super().begin_at(model)
+        self._late = True
 
     def state(self) -> dict[str, Tensor]:
         counters = {
@@ -143,12 +149,13 @@ class SmEcl(AnchoredAlgorithm):
             "velocity": self._velocity.clone(),
             "horizon": torch.tensor([self._horizon], dtype=torch.float64),
             "steps": torch.tensor([self._steps]),
+            "late": torch.tensor([int(self._late)]),
         }
 
     def _step(self, gradient: Tensor) -> None:
         self._steps += 1
         window = SMOOTHING_ROUNDS * max(self.step.steps, SHORTEST_ROUND)
-        self._smoothed.lerp_(gradient, 1 / min(self._steps, window))
+        self._smoothed.lerp_(gradient, 1 / (window if self._late else min(self._steps, window)))
         fresh = [neighbour for neighbour in self._arrivals if self._is_fresh(neighbour)]
         self._horizon = max(map(self._least_horizon, fresh), default=self._horizon)
         riding = self._steps / (self._steps + self._horizon)
@@ -176,7 +183,7 @@ class SmEcl(AnchoredAlgorithm):
         total = self._average_anchors()
         if total == 0:
             return torch.mul(self._smoothed, -self.step.rate, out=self._mean)
-        boost = 1 + START_BOOST * math.exp(-2 * self._steps / self._horizon)
+        boost = 1.0 if self._late else 1 + START_BOOST * math.exp(-2 * self._steps / self._horizon)
         pull = self._mean.sub_(self.primal).addcmul_(self._smoothed, self._reach, value=-boost / total)
         return pull.mul_(ANCHOR_PULL).add_(self._velocity, alpha=MODEL_SPEED * riding)
 
@@ -200,6 +207,7 @@ class SmEcl(AnchoredAlgorithm):
         self._velocity.copy_(state["velocity"])
         self._horizon = float(state["horizon"])
         self._steps = int(state["steps"])
+        self._late = bool(state["late"])
         for neighbour in self._arrivals:
             self._arrivals[neighbour] = _Arrivals(*(int(count) for count in state[f"arrivals/{neighbour}"]))
 

@@ -305,7 +305,7 @@ class Brain:
         known = [self.algorithm.neighbour_model(update.parts, None) for update in begun]
         models = [model for model in known if model is not None]
         if models:
-            self.algorithm.primal.copy_(torch.stack(models).mean(dim=0))
+            self.algorithm.begin_at(torch.stack(models).mean(dim=0))
             for neighbour, memory in self._edges.items():
                 self.algorithm.remove_neighbour(neighbour)
                 self.algorithm.add_neighbour(neighbour, memory.edge.terms)
