@@ -57,6 +57,7 @@ def rounds_of(watch: FleetWatch, site: str) -> int:
 def test_killing_a_site_and_a_redis_in_the_middle_changes_nothing(base_port: int, temporary: Path) -> None:
     with LocalFleet(job("training.rounds=300"), base_port) as fleet, FleetWatch(fleet.urls, interval=0.05) as watch:
         supervise_until(fleet, lambda: rounds_of(watch, "N1") >= 30)
+        assert os.getpriority(os.PRIO_PROCESS, fleet.pids("N1")["site"] or 0) == min(19, os.nice(0) + 10)
         os.kill(fleet.pids("N1")["site"] or 0, signal.SIGKILL)
         supervise_until(fleet, lambda: rounds_of(watch, "N2") >= 60)
         os.kill(fleet.pids("N2")["redis"] or 0, signal.SIGKILL)

@@ -46,6 +46,8 @@ _RESTART_DELAYS = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Seconds before a dead process is started again, by how often it died in a row; the last repeats."""
 _HEALTHY_AFTER = 20.0
 """Seconds a process must live for its earlier deaths to be forgotten."""
+_NICENESS = 10
+"""How far sites stand back: eight that train leave to others on this machine, such as `concord predict`, the first turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +234,7 @@ def _raise_verdict(site: str, verdict: Connection | None) -> None:
 
 def _run_site(job: Job, settings: Settings, log_file: Path, verdict: Connection) -> None:
     """The main function of a forked site process."""
+    os.nice(_NICENESS)
     _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     _write_to(log_file)
