@@ -44,7 +44,7 @@ paper: $(VENV)/figures.stamp  ## Fashion-MNIST as in the paper of ECL-ISVR, besi
 	$(BIN)/concord figure paper $(ARGS)
 
 test: check $(VENV)/dev.stamp  ## Run lint, type, arch and all tests.
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: lint type arch
 

@@ -12,12 +12,49 @@ from pathlib import Path
 
 import pytest
 import torch
+from xdist.scheduler import LoadFileScheduling
 
 from concord.apps.local import HOST
 from concord.mailbox.server import EmbeddedServer
 
 # Tests in a cluster are `make e2e`: elsewhere they are not there, rather than skipped.
 collect_ignore = [] if os.environ.get("CONCORD_E2E") else ["e2e"]
+
+
+FEDERATIONS = {
+    f"tests/{name}.py"
+    for name in (
+        "browser/test_console_page",
+        "chaos/test_chaos",
+        "integration/test_console",
+        "integration/test_local_fleet",
+        "integration/test_members",
+        "integration/test_prometheus",
+        "integration/test_split_site",
+        "integration/test_tracking",
+        "pages/test_walkthroughs",
+        "soak/test_soak",
+    )
+}
+"""Files whose tests fill the machine by themselves. Two at once would take several times as long, waiting."""
+
+
+class _FederationsInTurn(LoadFileScheduling):
+    """Gives each file of tests to one process, and all that start federations to the same."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "federations" if file in FEDERATIONS else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _FederationsInTurn:
+    """What `make test` divides the tests with."""
+    return _FederationsInTurn(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that take longest begin first."""
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in FEDERATIONS)
 
 
 @pytest.fixture(scope="session", autouse=True)
