@@ -47,7 +47,7 @@ _RESTART_DELAYS = (0.1, 0.5, 1.0, 2.0, 5.0)
 _HEALTHY_AFTER = 20.0
 """Seconds a process must live for its earlier deaths to be forgotten."""
 _NICENESS = 10
-"""How far sites stand back: eight that train leave to others on this machine, such as `concord predict`, the first turn."""
+"""How far sites stand back, so that `concord predict` and all else on this machine need not queue behind eight."""
 
 
 @dataclass(frozen=True, slots=True)
