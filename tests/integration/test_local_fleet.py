@@ -20,6 +20,7 @@ from concord.apps.local import HOST, LocalFleet
 from concord.cli.watch import FleetWatch
 from concord.errors import EnvironmentProblem
 from concord.job import Job, parse_job
+from waiting import PATIENCE, wait_until
 
 JOB = """\
 name: fleet-test
@@ -29,7 +30,6 @@ topology: ring
 training: {rounds: 160, pace: 0.05, local_steps: 16, learning_rate: 0.1}
 checkpoint: {every: 0.5}
 """
-PATIENCE = 60.0
 
 
 def job(*overrides: str) -> Job:
@@ -41,12 +41,15 @@ def left_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if not path.name.startswith("pymp-")]
 
 
-def supervise_until(fleet: LocalFleet, condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, {site: fleet.log(site) for site in fleet.urls}
+def supervise_until(fleet: LocalFleet, condition: Callable[[], bool], progress: Callable[[], int] = lambda: 0) -> None:
+    def holds() -> bool:
         fleet.supervise()
-        time.sleep(0.05)
+        return condition()
+
+    try:
+        wait_until(holds, "supervised", progress=progress)
+    except AssertionError:
+        raise AssertionError({site: fleet.log(site) for site in fleet.urls}) from None
 
 
 def rounds_of(watch: FleetWatch, site: str) -> int:
@@ -54,6 +57,7 @@ def rounds_of(watch: FleetWatch, site: str) -> int:
     return int(status["progress"]["round"]) if status else 0
 
 
+@pytest.mark.timeout(300)  # a slow machine trains slowly
 def test_killing_a_site_and_a_redis_in_the_middle_changes_nothing(base_port: int, temporary: Path) -> None:
     with LocalFleet(job("training.rounds=300"), base_port) as fleet, FleetWatch(fleet.urls, interval=0.05) as watch:
         supervise_until(fleet, lambda: rounds_of(watch, "N1") >= 30)
@@ -61,7 +65,7 @@ def test_killing_a_site_and_a_redis_in_the_middle_changes_nothing(base_port: int
         os.kill(fleet.pids("N1")["site"] or 0, signal.SIGKILL)
         supervise_until(fleet, lambda: rounds_of(watch, "N2") >= 60)
         os.kill(fleet.pids("N2")["redis"] or 0, signal.SIGKILL)
-        supervise_until(fleet, lambda: watch.finished)
+        supervise_until(fleet, lambda: watch.finished, lambda: sum(rounds_of(watch, site) for site in fleet.urls))
         accuracies = [status["progress"]["metrics"]["accuracy"] for status in watch.statuses.values() if status]
         lives = {site: status["progress"]["incarnation"] for site, status in watch.statuses.items() if status}
         assert len(accuracies) == 4
@@ -83,7 +87,7 @@ def test_killing_a_site_and_a_redis_in_the_middle_changes_nothing(base_port: int
 def test_two_sites_converge_whoever_does_the_calling(how: list[str], base_port: int, temporary: Path) -> None:
     two = job(*how, "split.classes=[5, 5]")
     with LocalFleet(two, base_port) as fleet, FleetWatch(fleet.urls, interval=0.05) as watch:
-        supervise_until(fleet, lambda: watch.finished)
+        supervise_until(fleet, lambda: watch.finished, lambda: sum(rounds_of(watch, site) for site in fleet.urls))
         progress = [status["progress"] for status in watch.statuses.values() if status]
     assert min(one["metrics"]["accuracy"] for one in progress) >= 0.95
     assert min(edge["received"] for one in progress for edge in one["edges"].values()) >= 80
@@ -94,7 +98,7 @@ def test_a_site_answers_about_a_class_it_never_saw(base_port: int, temporary: Pa
 
     test = job_task(job()).pool().test
     with LocalFleet(job(), base_port) as fleet, FleetWatch(fleet.urls, interval=0.05) as watch:
-        supervise_until(fleet, lambda: watch.finished)
+        supervise_until(fleet, lambda: watch.finished, lambda: sum(rounds_of(watch, site) for site in fleet.urls))
         for site, url in fleet.urls.items():
             status = watch.statuses[site]
             assert status is not None
