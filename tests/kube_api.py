@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 Object = dict[str, Any]
 Found = TypeVar("Found")
 
-PATIENCE = 60.0
+PATIENCE = 20.0
 """Seconds that a test waits for something to happen before it fails."""
 
 _PATH = re.compile(

@@ -19,6 +19,7 @@ from cli import runner
 from cluster import FEDERATION, NAMESPACE, ROLE, Namespace
 from exposition import check, names_in, names_of, scrape, series_of
 from kube_api import KubeApi
+from waiting import wait_until
 
 SITES = ("N1", "N2", "N3", "N4")
 
@@ -34,7 +35,7 @@ Start = Callable[[str], tuple[subprocess.Popen[bytes], str]]
 
 @pytest.fixture
 def start(namespace: Namespace, tmp_path: Path) -> Iterator[Start]:
-    """Starts a replica; gives the process and its URL. Whatever still runs at the end is killed."""
+    """Starts a replica; gives the process and its URL once it answers. Whatever still runs at the end is killed."""
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(
         yaml.safe_dump(
@@ -63,7 +64,9 @@ def start(namespace: Namespace, tmp_path: Path) -> Iterator[Start]:
         with (tmp_path / f"{identity}.log").open("wb") as log:
             process = subprocess.Popen([sys.executable, "-m", "concord", "fleet"], env=environment, stderr=log)
         running.append(process)
-        return process, f"http://127.0.0.1:{port}"
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: answer(f"{url}/healthz") == 200, f"{identity} has started")
+        return process, url
 
     yield started
     for process in running:

@@ -57,6 +57,10 @@ def rounds_of(watch: FleetWatch, site: str) -> int:
     return int(status["progress"]["round"]) if status else 0
 
 
+def supervise_to_the_end(fleet: LocalFleet, watch: FleetWatch) -> None:
+    supervise_until(fleet, lambda: watch.finished, lambda: sum(rounds_of(watch, site) for site in fleet.urls))
+
+
 @pytest.mark.timeout(300)  # a slow machine trains slowly
 def test_killing_a_site_and_a_redis_in_the_middle_changes_nothing(base_port: int, temporary: Path) -> None:
     with LocalFleet(job("training.rounds=300"), base_port) as fleet, FleetWatch(fleet.urls, interval=0.05) as watch:
@@ -65,7 +69,7 @@ def test_killing_a_site_and_a_redis_in_the_middle_changes_nothing(base_port: int
         os.kill(fleet.pids("N1")["site"] or 0, signal.SIGKILL)
         supervise_until(fleet, lambda: rounds_of(watch, "N2") >= 60)
         os.kill(fleet.pids("N2")["redis"] or 0, signal.SIGKILL)
-        supervise_until(fleet, lambda: watch.finished, lambda: sum(rounds_of(watch, site) for site in fleet.urls))
+        supervise_to_the_end(fleet, watch)
         accuracies = [status["progress"]["metrics"]["accuracy"] for status in watch.statuses.values() if status]
         lives = {site: status["progress"]["incarnation"] for site, status in watch.statuses.items() if status}
         assert len(accuracies) == 4
@@ -87,7 +91,7 @@ def test_killing_a_site_and_a_redis_in_the_middle_changes_nothing(base_port: int
 def test_two_sites_converge_whoever_does_the_calling(how: list[str], base_port: int, temporary: Path) -> None:
     two = job(*how, "split.classes=[5, 5]")
     with LocalFleet(two, base_port) as fleet, FleetWatch(fleet.urls, interval=0.05) as watch:
-        supervise_until(fleet, lambda: watch.finished, lambda: sum(rounds_of(watch, site) for site in fleet.urls))
+        supervise_to_the_end(fleet, watch)
         progress = [status["progress"] for status in watch.statuses.values() if status]
     assert min(one["metrics"]["accuracy"] for one in progress) >= 0.95
     assert min(edge["received"] for one in progress for edge in one["edges"].values()) >= 80
@@ -98,7 +102,7 @@ def test_a_site_answers_about_a_class_it_never_saw(base_port: int, temporary: Pa
 
     test = job_task(job()).pool().test
     with LocalFleet(job(), base_port) as fleet, FleetWatch(fleet.urls, interval=0.05) as watch:
-        supervise_until(fleet, lambda: watch.finished, lambda: sum(rounds_of(watch, site) for site in fleet.urls))
+        supervise_to_the_end(fleet, watch)
         for site, url in fleet.urls.items():
             status = watch.statuses[site]
             assert status is not None
