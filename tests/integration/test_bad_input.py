@@ -33,8 +33,16 @@ def net():
     return nn.Linear(4, 2)
 
 
+def whole(site, sites):
+    return of(20)
+
+
 def load(site, sites):
-    inputs = torch.randn(0 if site == "N2" else 20, 4)
+    return of(0 if site == "N2" else 20)
+
+
+def of(samples):
+    inputs = torch.randn(samples, 4)
     return (inputs, (inputs[:, 0] > 0).long()), (torch.ones(3, 4), torch.ones(3, dtype=torch.int64))
 """
 Command = Callable[..., subprocess.Popen[str]]
@@ -43,7 +51,7 @@ Command = Callable[..., subprocess.Popen[str]]
 @pytest.mark.parametrize(
     ("override", "code", "name", "message"),
     [
-        ("task={model: 'own:empty', data: 'own:load'}", 2, "CE-104", "no trainable parameters"),
+        ("task={model: 'own:empty', data: 'own:whole'}", 2, "CE-104", "no trainable parameters"),
         ("task={model: 'own:net', data: 'own:load'}", 2, "CE-104", "site 'N2' has no data to train on"),
         ("task={model: 'own:missing', data: 'own:load'}", 2, "CE-104", "missing"),
         ("algorithm=ecl-ivsr", 2, "CE-101", "did you mean 'ecl-isvr'?"),
