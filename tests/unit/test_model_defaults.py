@@ -17,8 +17,8 @@ JOB = "name: fit\ntask: digits\nsites: 4\nalgorithm: sm-ecl\n"
 @pytest.mark.parametrize(
     ("overrides", "damping", "scale"),
     [
-        ([], 0.1, 0.6),
-        (["training.mean_damping=0.3"], 0.3, 0.6),
+        ([], 0.1, 0.5),
+        (["training.mean_damping=0.3"], 0.3, 0.5),
         (["training.mean_damping=1"], 1, None),
         (["algorithm.gamma_scale=0.7"], 0.1, 0.7),
         (["training.local=[head.*]"], None, None),

@@ -10,7 +10,7 @@ from concord.learning.task import Task
 
 MEAN_DAMPING = 0.1
 """What SM-ECL leaves of gradients along mean inputs."""
-DAMPED_GAMMA_SCALE = 0.6
+DAMPED_GAMMA_SCALE = 0.5
 """The reach that SM-ECL bears with it, whatever the model, the graph and the network."""
 
 
