@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Modules are compiled when they are first imported: compiling all of torch and the rest takes minutes on a slow machine.
+INSTALL := $(PIP) install --no-compile --constraint constraints.txt --editable
 # How many times their usual length the tests of `make proof` run for, and for how long `make fuzz` looks and asks.
 PROOF ?= 50
 FUZZ_SECONDS ?= 60
@@ -86,7 +88,7 @@ proof: $(VENV)/dev.stamp  ## The tests of docs/guarantees.md at fifty times the 
 	CONCORD_PROOF=$(PROOF) $(BIN)/python -m pytest tests/proof --timeout 3600 $(ARGS)
 
 fuzz: $(VENV)/dev.stamp  ## Look for bytes that the codec mistakes, for FUZZ_SECONDS (60), then ask each route ASK (300) times.
-	$(PIP) install --constraint constraints.txt --editable '.[fuzz]'
+	$(INSTALL) '.[fuzz]'
 	PYTHONPATH=services $(BIN)/python tests/fuzz/fuzz_codec.py -max_total_time=$(FUZZ_SECONDS) $(ARGS)
 	CONCORD_ASK=$(ASK) $(BIN)/python -m pytest tests/integration/test_described_answers.py --timeout 3600
 
@@ -166,17 +168,17 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --constraint constraints.txt --editable '.[demo]'
+	$(INSTALL) '.[demo]'
 	@touch $@
 
 $(VENV)/figures.stamp: $(VENV)/demo.stamp
-	$(PIP) install --constraint constraints.txt --editable '.[demo,datasets]'
+	$(INSTALL) '.[demo,datasets]'
 	@touch $@
 
 $(VENV)/loadtest.stamp: $(VENV)/dev.stamp
-	$(PIP) install --constraint constraints.txt --editable '.[demo,loadtest]'
+	$(INSTALL) '.[demo,loadtest]'
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
-	$(PIP) install --constraint constraints.txt --editable '.[demo,datasets,cluster,docs,dev]'
+	$(INSTALL) '.[demo,datasets,cluster,docs,dev]'
 	@touch $@

@@ -216,15 +216,17 @@ def _a_site_that_hangs_comes_first(watched: Watched) -> None:
     os.kill(process, signal.SIGSTOP)
     try:
         deadline = time.monotonic() + PATIENCE
-        while True:
-            worst, *_ = watched.prometheus.query(expr)
-            if worst["metric"].get("alertname") == "ConcordSiteDown":
-                break
-            assert time.monotonic() < deadline, worst
+        while (down := _down(listed := watched.prometheus.query(expr))) is None:
+            assert time.monotonic() < deadline, listed
     finally:
         os.kill(process, signal.SIGCONT)
-    assert worst["metric"]["site"] == "N5"
-    assert float(worst["value"][1]) == 2
+    assert down["metric"]["site"] == "N5"
+    # Whatever else is about to be wrong on a busy machine may stand beside it, and nothing above it.
+    assert float(listed[0]["value"][1]) == float(down["value"][1]) == 2
+
+
+def _down(listed: list[dict[str, Any]]) -> dict[str, Any] | None:
+    return next((one for one in listed if one["metric"].get("alertname") == "ConcordSiteDown"), None)
 
 
 def test_the_example_for_sites_of_up_is_what_up_does() -> None:
