@@ -39,7 +39,7 @@ serving: {every: 1}
 """
 PATIENCE = 60.0
 FORGOTTEN = 150.0
-"""Seconds after which a command that failed, as on a busy machine one may, is forgotten: the rule looks back two minutes."""
+"""Seconds until a failed command to a Redis, as on a busy machine, is forgotten: its rule looks back two minutes."""
 NOT_TOLD = {
     "concord_updates_refused_total": "no update is refused where all have one job",
     "concord_updates_rejected_total": "no update is refused where all have one job",
